@@ -1,0 +1,1 @@
+"""The project's own user model, there from the first migration so that it can grow."""

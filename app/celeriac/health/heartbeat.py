@@ -1,0 +1,45 @@
+"""A file whose modification time says until when its process counts as alive.
+
+The probe compares it with the clock: a few milliseconds of shell. Docker does not restart what is
+unhealthy (moby#28400), so a process that has stayed red for a while also ends itself; its restart policy
+then starts it anew.
+"""
+
+import faulthandler
+import os
+import time
+from pathlib import Path
+
+#: Seconds between two beats of a loop that turns.
+INTERVAL = 5.0
+#: Seconds after its last beat at which a process counts as dead.
+ALIVE = 30.0
+#: Seconds after that at which it ends itself, with every thread's traceback in the log.
+PATIENCE = 60.0
+
+
+class Heartbeat:
+    """The heartbeat of this process, at ``HEARTBEAT_FILE``; without that variable it does nothing.
+
+    Only ``services/*/start`` sets the variable, so a command typed by hand in the same container does not
+    answer for the service, and a debugger's break point ends nobody.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        path = path or os.environ.get("HEARTBEAT_FILE")
+        self.path = Path(path) if path else None
+
+    def beat(self, busy: float = 0.0) -> None:
+        """Promise to beat again within ``ALIVE`` seconds, or ``busy`` more when the loop is to be blocked."""
+        if not self.path:
+            return
+        self.path.touch()
+        until = time.time() + ALIVE + busy
+        os.utime(self.path, (until, until))
+        # A watchdog in C: it ends the process although a thread that never returns holds the interpreter.
+        faulthandler.dump_traceback_later(ALIVE + PATIENCE + busy, exit=True)
+
+    def stop(self) -> None:
+        if self.path:
+            faulthandler.cancel_dump_traceback_later()
+            self.path.unlink(missing_ok=True)

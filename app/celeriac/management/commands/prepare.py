@@ -1,0 +1,55 @@
+"""``manage.py prepare``: everything the database needs before the stack starts; what `migrate` runs."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management import BaseCommand, call_command
+from django.db import OperationalError, connection
+
+from celeriac.schedules.seed import seed
+from config import env
+
+#: Any number will do, as long as nobody else locks on it.
+LOCK = 0x63656C6572696163  # "celeriac"
+
+
+class Command(BaseCommand):
+    help = "Migrate, make the cache table, seed the schedules and create the first admin; safe to run at once twice."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            connection.ensure_connection()
+        except OperationalError as error:
+            raise env.ConfigError(explain(str(error))) from None
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+            try:
+                call_command("migrate", interactive=False)
+                call_command("createcachetable")
+                for name in seed():
+                    self.stdout.write(f"schedule created: {name}")
+                self.create_admin()
+            finally:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+    def create_admin(self) -> None:
+        """The first superuser, with the generated password; later its password is changed in the admin."""
+        users = get_user_model().objects
+        if users.filter(is_superuser=True).exists():
+            return
+        password = env.secret("ADMIN_PASSWORD", default="")
+        if not password:
+            self.stdout.write("no admin created: ADMIN_PASSWORD is not set; see `manage.py createsuperuser`")
+            return
+        name = env.text("ADMIN_USERNAME", "admin")
+        users.create_superuser(name, env.text("ADMIN_EMAIL", f"{name}@localhost"), password)
+        self.stdout.write(f"admin created: {name}")
+
+
+def explain(error: str) -> str:
+    if "password authentication failed" in error:
+        return (
+            "Postgres refuses POSTGRES_PASSWORD: its data were made with another one; put the old one back, or "
+            "run `make rotate SECRET=POSTGRES_PASSWORD` to give the database the new one."
+        )
+    return f"Postgres does not let us in: {error.strip().splitlines()[-1]}"

@@ -1,0 +1,1 @@
+"""Periodic tasks: the scheduler, and the rows it is seeded with."""

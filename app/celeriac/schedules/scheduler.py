@@ -1,0 +1,28 @@
+"""The scheduler that beat runs: django-celery-beat's, with a heartbeat, and seeded only once."""
+
+from typing import Any
+
+from django_celery_beat.schedulers import DatabaseScheduler as StockScheduler
+
+from celeriac.health.heartbeat import Heartbeat
+
+
+class DatabaseScheduler(StockScheduler):
+    """django-celery-beat's scheduler.
+
+    Stock writes ``CELERY_BEAT_SCHEDULE`` and its own defaults over the operators' edits at every start;
+    here :mod:`celeriac.schedules.seed` writes them once, and the rows belong to the admin.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.heartbeat = Heartbeat()
+        self.heartbeat.beat()
+        super().__init__(*args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        """Nothing is written here."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send what is due; return the seconds until the next look."""
+        self.heartbeat.beat()
+        return super().tick(*args, **kwargs)

@@ -1,0 +1,14 @@
+"""What makes a stock Celery worker survive: reconnecting, draining, its database connection, its heartbeat."""
+
+from celery import Celery
+
+
+def install(app: Celery) -> None:
+    """Add the platform's steps to every worker that ``app`` starts."""
+    from celeriac.health.worker import Beat
+    from celeriac.worker import database
+    from celeriac.worker.consumer import Reattach
+    from celeriac.worker.drain import Drain
+
+    app.steps["consumer"].update({Reattach, Beat, Drain})
+    database.install()

@@ -1,0 +1,15 @@
+"""Results in Postgres that wait for Postgres: ``CELERY_RESULT_BACKEND=django-db``, the default."""
+
+from django.db import InterfaceError, OperationalError, connection
+from django_celery_results.backends import DatabaseBackend as StockBackend
+
+
+class DatabaseBackend(StockBackend):
+    """django-celery-results' backend, which would run a task and drop its result while Postgres restarts."""
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Whether storing can be tried again: always, when it was the connection that failed."""
+        if isinstance(exc, (OperationalError, InterfaceError)):
+            connection.close()
+            return True
+        return False

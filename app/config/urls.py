@@ -1,0 +1,18 @@
+"""The site's addresses. The demos' are the last block: delete it with the folder."""
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+admin.site.site_header = admin.site.site_title = "Celeriac"
+admin.site.index_title = "Administration"
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+]
+
+if "demos" in settings.INSTALLED_APPS:
+    urlpatterns += [path("", include("demos.urls"))]
+else:
+    urlpatterns += [path("", RedirectView.as_view(url="/admin/"))]
