@@ -19,7 +19,7 @@ from celery.app.defaults import NAMESPACES, Option, flatten
 SERVICE = os.environ.get("SERVICE", "")
 
 #: The secrets a service may read. Others get none of them: Flower never sees Postgres's password.
-SECRETS_OF = {"flower": {"REDIS_PASSWORD"}, "build": set()}
+SECRETS_OF: dict[str, set[str]] = {"flower": {"REDIS_PASSWORD"}, "build": set(), "secrets": set()}
 
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "django-insecure", "example", "placeholder", "your-")
 WEAK = {"admin", "celeriac", "django", "flower", "password", "postgres", "redis", "secret", "test"}
@@ -94,7 +94,7 @@ def secret(name: str, default: str | None = None) -> str:
     do without.
     """
     if name not in SECRETS_OF.get(SERVICE, {name}):
-        return ""
+        return default or ""
     value = text(name)
     if not value:
         if default is not None:

@@ -1,0 +1,104 @@
+"""The one-shot service ``secrets``: makes every secret that the environment does not give, once.
+
+A file each on one volume, with a group each: a service is a member of the groups of the secrets it may read
+(``group_add`` in compose.yaml), so Flower cannot read Postgres's password although it mounts the volume.
+The files belong to a user that runs nothing else, and this program needs no root and no capability.
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from config.env import ConfigError, strong
+
+FOLDER = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
+#: Secret -> the group that may read it; compose.yaml gives the services these numbers.
+GROUPS = {
+    "DJANGO_SECRET_KEY": 20001,
+    "POSTGRES_PASSWORD": 20002,
+    "REDIS_PASSWORD": 20003,
+    "FLOWER_PASSWORD": 20004,
+    "ADMIN_PASSWORD": 20005,
+    "EMAIL_URL": 20006,
+}
+#: Given or left out, never made.
+OPTIONAL = {"EMAIL_URL"}
+
+
+def path(name: str) -> Path:
+    return FOLDER / name.lower()
+
+
+def given(name: str) -> str:
+    """The secret as the environment, or the file mounted from ``NAME_FILE``, gives it; else an empty text."""
+    value = os.environ.get(name, "").strip()
+    mounted = Path("/run/given") / name.lower()
+    if mounted.is_dir():
+        raise ConfigError(f"the file that {name}_FILE names does not exist on this machine.")
+    if not value and mounted.is_file():
+        value = mounted.read_text().strip()
+        if not value:
+            raise ConfigError(f"the file that {name}_FILE names is empty.")
+    return value if not value or name in OPTIONAL else strong(name, value)
+
+
+def write(name: str, value: str) -> None:
+    """Replace the secret's file in one step, readable by its group alone."""
+    new = path(name).with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o400)
+    os.chown(new, -1, GROUPS[name])
+    new.chmod(0o640)
+    new.write_text(value)
+    new.chmod(0o440)
+    new.replace(path(name))
+
+
+def make() -> None:
+    """Write each secret that is not there yet; refuse one that changed under existing data."""
+    for name in GROUPS:
+        value, file = given(name), path(name)
+        if name in OPTIONAL:
+            write(name, value)
+        elif not file.exists():
+            write(name, value or secrets.token_urlsafe(32))
+        elif value and value != file.read_text():
+            raise ConfigError(
+                f"{name} is not the one this stack's data were made with; put the old one back, or run "
+                f"`make rotate SECRET={name}` to change it everywhere."
+            )
+
+
+def rotate(name: str) -> None:
+    """Write the secret that the environment gives, or a new one; scripts/rotate tells those who use it."""
+    if name not in GROUPS or name in OPTIONAL:
+        raise ConfigError(f"SECRET={name} cannot be rotated; it is one of {', '.join(set(GROUPS) - OPTIONAL)}.")
+    old = path(name).read_text() if path(name).exists() else ""
+    value = given(name)
+    write(name, value if value and value != old else secrets.token_urlsafe(32))
+    if value and value == old:
+        print(f"{name} was given by the environment; delete that line, it is no longer true.")  # noqa: T201
+
+
+def show() -> None:
+    """Print the logins that a person needs."""
+    rows = [
+        ("Admin", f"{os.environ['PUBLIC_URL']}/admin/", os.environ.get("ADMIN_USERNAME") or "admin", "ADMIN_PASSWORD"),
+        ("Flower", os.environ["FLOWER_URL"], os.environ.get("FLOWER_USERNAME") or "flower", "FLOWER_PASSWORD"),
+    ]
+    for title, address, user, name in rows:
+        print(f"{title:<8}{address:<36}{user:<10}{path(name).read_text()}")  # noqa: T201
+    print("(the admin's password is the first one; it does not change here when it is changed in the admin)")  # noqa: T201
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case []:
+            make()
+        case ["show"]:
+            show()
+        case ["rotate", name]:
+            rotate(name)
+        case _:
+            sys.exit("usage: secrets [show | rotate NAME]")

@@ -1,0 +1,1 @@
+"""A form, a row, a task: the shortest path through the whole stack."""

@@ -1,0 +1,79 @@
+"""Feedback for staff: read all of it, and send again what did not arrive."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import truncatechars
+
+from demos.feedback.models import Feedback
+from demos.feedback.tasks import BROKER_AWAY, send_feedback
+
+
+@admin.register(Feedback)
+class FeedbackAdmin(admin.ModelAdmin):
+    list_display = ["email", "short_message", "state", "attempts", "created_at"]
+    list_filter = [
+        ("delivered_at", admin.EmptyFieldListFilter),
+        ("failed_at", admin.EmptyFieldListFilter),
+        "created_at",
+    ]
+    search_fields = ["email", "message", "id"]
+    fields = (
+        "id",
+        "email",
+        "message",
+        "state",
+        "attempts",
+        "error",
+        "created_at",
+        "delivered_at",
+        "failed_at",
+        "task_id",
+    )
+    readonly_fields = fields
+    actions = ["send_again"]
+
+    @admin.display(description="message")
+    def short_message(self, feedback: Feedback) -> str:
+        return truncatechars(feedback.message, 60)
+
+    @admin.action(description="Send again", permissions=["change"])
+    def send_again(self, request: HttpRequest, queryset: QuerySet[Feedback]) -> None:
+        chosen = {feedback.pk: feedback for feedback in queryset}
+        again: list[Feedback] = []
+        try:
+            with transaction.atomic():
+                # Locked rows are skipped: a worker is sending those at this moment.
+                waiting = Feedback.objects.filter(pk__in=chosen, delivered_at=None)
+                again += waiting.select_for_update(skip_locked=True)
+                for feedback in again:
+                    send_feedback.delay_on_commit(str(feedback.pk))
+                Feedback.objects.filter(pk__in=[feedback.pk for feedback in again]).update(
+                    failed_at=None, error="", task_id=""
+                )
+        except BROKER_AWAY:
+            self.message_user(
+                request, "The queue cannot be reached. Nothing is lost: send them later.", messages.ERROR
+            )
+            return
+        if again:
+            self.message_user(request, f"Queued again: {len(again)}.", messages.SUCCESS)
+        if skipped := [str(chosen[pk]) for pk in chosen.keys() - {feedback.pk for feedback in again}]:
+            self.message_user(
+                request,
+                f"Skipped, as delivered or just being sent: {len(skipped)} ({'; '.join(skipped)}).",
+                messages.WARNING,
+            )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        # Nothing can be edited, so there is nothing to save.
+        context |= {"show_save": False, "show_save_and_continue": False}
+        return super().render_change_form(request, context, *args, **kwargs)

@@ -1,0 +1,69 @@
+"""The form, and the page on which its sender watches what becomes of it."""
+
+import logging
+from typing import Any
+
+from django.db import transaction
+from django.forms import BaseModelForm
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.generic import CreateView, DetailView
+
+from demos import throttle
+from demos.feedback.forms import FeedbackForm
+from demos.feedback.models import Feedback
+from demos.feedback.tasks import BROKER_AWAY, send_feedback
+
+logger = logging.getLogger(__name__)
+
+
+class FeedbackCreate(CreateView):
+    form_class = FeedbackForm
+    template_name = "feedback/form.html"
+
+    def form_valid(self, form: BaseModelForm) -> HttpResponse:
+        if seconds := throttle.seconds_to_wait(self.request, "feedback"):
+            form.add_error(None, f"That is a lot for one minute. Your text is kept: send it in {seconds} s.")
+            response = self.render_to_response(self.get_context_data(form=form), status=429)
+            response["Retry-After"] = str(seconds)
+            return response
+        feedback = form.save(commit=False)
+        try:
+            with transaction.atomic():
+                feedback.save()
+                # Queued when the row is committed: a quick worker would not find it before.
+                send_feedback.delay_on_commit(str(feedback.pk))
+        except BROKER_AWAY:
+            # The row is committed, so nothing is lost and the visitor need not know; staff can send it again.
+            logger.exception("feedback %s is saved, but could not be queued", feedback.pk)
+        return redirect("feedback:detail", feedback.pk)
+
+    def form_invalid(self, form: BaseModelForm) -> HttpResponse:
+        first = next(name for name in form.fields if name in form.errors)
+        form.fields[first].widget.attrs["autofocus"] = True
+        return super().form_invalid(form)
+
+
+@method_decorator(never_cache, name="dispatch")
+class FeedbackDetail(DetailView):
+    model = Feedback
+    template_name = "feedback/detail.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        state = self.object.state  # asked once: it may change between two lines of the template
+        return super().get_context_data(state=state, seen=f"{state}-{self.object.attempts}", **kwargs)
+
+
+class FeedbackStatus(FeedbackDetail):
+    """What htmx polls. While nothing is new it answers 204, and a screen reader has nothing to repeat."""
+
+    template_name = "feedback/status.html"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        self.object = self.get_object()
+        context = self.get_context_data(object=self.object)
+        if request.GET.get("seen") == context["seen"]:
+            return HttpResponse(status=204)
+        return self.render_to_response(context)

@@ -1,0 +1,31 @@
+"""How often visitors who are not signed in may post to a demo; public forms get robots."""
+
+import math
+import time
+
+from django.conf import settings
+from django.core.cache import cache
+from django.http import HttpRequest
+
+WINDOW = 60  # seconds
+
+
+def seconds_to_wait(request: HttpRequest, demo: str) -> int:
+    """Count this post and return 0, or how long the visitor has to wait before the next one counts.
+
+    Two posts in the same instant may count as one: a demo can live with that, and it needs no lock.
+    """
+    if request.user.is_authenticated:
+        return 0
+    key, now = f"throttle:{demo}:{client_address(request)}", time.time()
+    posts = [at for at in cache.get(key, []) if at > now - WINDOW]
+    if len(posts) >= getattr(settings, "DEMO_POSTS_PER_MINUTE", 10):
+        return math.ceil(posts[0] + WINDOW - now)
+    cache.set(key, [*posts, now], timeout=WINDOW)
+    return 0
+
+
+def client_address(request: HttpRequest) -> str:
+    """Only nginx can be believed: anyone else may write any X-Real-IP, a new one for each post."""
+    peer = request.META["REMOTE_ADDR"]
+    return request.META.get("HTTP_X_REAL_IP", peer) if settings.BEHIND_NGINX else peer
