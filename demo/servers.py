@@ -87,7 +87,7 @@ def redis(data: Path, password: str, port: int = 0) -> Iterator[dict[str, str]]:
     # The password goes in by standard input: on the command line every user of the machine could read it.
     config = f"{REDIS_CONF.read_text()}\nbind 127.0.0.1\nport {port}\ndir {data}\nrequirepass {password}\n"
     with (data / "log").open("ab") as log:
-        process = subprocess.Popen([redis_server(), "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)  # noqa: S603
+        process = subprocess.Popen([redis_server(), "-"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
     assert process.stdin
     process.stdin.write(config.encode())
     process.stdin.close()

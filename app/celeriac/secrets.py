@@ -81,24 +81,32 @@ def rotate(name: str) -> None:
         print(f"{name} was given by the environment; delete that line, it is no longer true.")  # noqa: T201
 
 
-def show() -> None:
-    """Print the logins that a person needs."""
+def show(passwords: bool) -> None:
+    """Print where people go, and what they log in with."""
+    site, flower = os.environ["PUBLIC_URL"], os.environ["FLOWER_URL"]
     rows = [
-        ("Admin", f"{os.environ['PUBLIC_URL']}/admin/", os.environ.get("ADMIN_USERNAME") or "admin", "ADMIN_PASSWORD"),
-        ("Flower", os.environ["FLOWER_URL"], os.environ.get("FLOWER_USERNAME") or "flower", "FLOWER_PASSWORD"),
+        ("Site", site, "", ""),
+        ("Admin", f"{site}/admin/", os.environ["ADMIN_USERNAME"], "ADMIN_PASSWORD"),
+        ("Flower", flower, os.environ["FLOWER_USERNAME"], "FLOWER_PASSWORD"),
     ]
     for title, address, user, name in rows:
-        print(f"{title:<8}{address:<36}{user:<10}{path(name).read_text()}")  # noqa: T201
-    print("(the admin's password is the first one; it does not change here when it is changed in the admin)")  # noqa: T201
+        login = f"{user}  {path(name).read_text()}" if name and passwords else ""
+        print(f"{title:<8}{address:<36}{login}".rstrip())  # noqa: T201
+    if passwords:
+        print("The admin's password is the first one; one that was changed in the admin is not known here.")  # noqa: T201
+    else:
+        print("The logins: make credentials")  # noqa: T201
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case []:
             make()
+        case ["addresses"]:
+            show(passwords=False)
         case ["show"]:
-            show()
+            show(passwords=True)
         case ["rotate", name]:
             rotate(name)
         case _:
-            sys.exit("usage: secrets [show | rotate NAME]")
+            sys.exit("usage: secrets [show | addresses | rotate NAME]")

@@ -33,6 +33,7 @@ def config(level: str | int, fmt: str) -> dict[str, Any]:
         "loggers": {
             "django": {"level": "INFO", "propagate": True, "handlers": []},
             "django_structlog": {"level": "INFO", "propagate": True},
+            "gunicorn.error": {"level": "INFO", "propagate": True, "handlers": []},
             # One line for each task comes from django_structlog already.
             "celery.app.trace": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},

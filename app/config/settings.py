@@ -172,6 +172,7 @@ LOG_FORMAT = env.text("LOG_FORMAT", "console")
 LOGGING_CONFIG = "config.logs.configure"
 LOGGING = logs.config(LOG_LEVEL, LOG_FORMAT)
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
+DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = BEHIND_NGINX
 
 # --- Celery: the defaults that lose nothing; every CELERY_… variable overrides its setting ------------------
 

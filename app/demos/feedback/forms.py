@@ -39,3 +39,6 @@ class FeedbackForm(forms.ModelForm):
                 "max_length": "Shorten this to %(limit_value)d characters; it has %(show_value)d.",
             },
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, label_suffix="", **kwargs)

@@ -21,20 +21,19 @@ BROKER_AWAY = (KombuError, RedisError)
 PASSING = (OSError, SMTPException, OperationalError, InterfaceError)
 
 
-class FeedbackTask(Task):
-    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Celery has given up: the row keeps why, and staff can send it again from the admin."""
-        feedback_id = kwargs.get("feedback_id") or args[0]
-        Feedback.objects.filter(pk=feedback_id, delivered_at=None).update(
-            failed_at=timezone.now(), error=f"{type(exc).__name__}: {exc}"
-        )
+def give_up(self: Task, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+    """The row keeps why, and staff can send it again from the admin."""
+    feedback_id = kwargs.get("feedback_id") or args[0]
+    Feedback.objects.filter(pk=feedback_id, delivered_at=None).update(
+        failed_at=timezone.now(), error=f"{type(exc).__name__}: {exc}"
+    )
 
 
 # A growing pause gives a mail server time to come back; its jitter keeps a thousand waiting mails from
 # arriving all at once when it does.
 @shared_task(
     bind=True,
-    base=FeedbackTask,
+    on_failure=give_up,  # not a base class: the app's own Task class stays in place
     autoretry_for=PASSING,
     max_retries=8,
     retry_backoff=2,  # seconds, doubled by each attempt: eight retries reach over up to 8 minutes

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from django.db import transaction
-from django.forms import BaseModelForm
+from django.forms import BaseModelForm, ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
@@ -40,7 +40,7 @@ class FeedbackCreate(CreateView):
             logger.exception("feedback %s is saved, but could not be queued", feedback.pk)
         return redirect("feedback:detail", feedback.pk)
 
-    def form_invalid(self, form: BaseModelForm) -> HttpResponse:
+    def form_invalid(self, form: ModelForm) -> HttpResponse:
         first = next(name for name in form.fields if name in form.errors)
         form.fields[first].widget.attrs["autofocus"] = True
         return super().form_invalid(form)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management import BaseCommand, call_command
+from django.core.management import BaseCommand, CommandParser, call_command
 from django.db import OperationalError, connection
 
 from celeriac.schedules.seed import seed
@@ -16,11 +16,16 @@ LOCK = 0x63656C6572696163  # "celeriac"
 class Command(BaseCommand):
     help = "Migrate, make the cache table, seed the schedules and create the first admin; safe to run at once twice."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--reset-admin", action="store_true", help="only give the first admin ADMIN_PASSWORD")
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             connection.ensure_connection()
         except OperationalError as error:
             raise env.ConfigError(explain(str(error))) from None
+        if options["reset_admin"]:
+            return self.reset_admin()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
             try:
@@ -44,6 +49,14 @@ class Command(BaseCommand):
         name = env.text("ADMIN_USERNAME", "admin")
         users.create_superuser(name, env.text("ADMIN_EMAIL", f"{name}@localhost"), password)
         self.stdout.write(f"admin created: {name}")
+
+    def reset_admin(self) -> None:
+        name = env.text("ADMIN_USERNAME", "admin")
+        user = get_user_model().objects.filter(username=name).first()
+        if not user:
+            raise env.ConfigError(f"there is no user {name}; ADMIN_USERNAME says who the first admin is.")
+        user.set_password(env.secret("ADMIN_PASSWORD"))
+        user.save()
 
 
 def explain(error: str) -> str:

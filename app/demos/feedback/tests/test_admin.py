@@ -1,0 +1,76 @@
+"""What staff can do, and cannot."""
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.urls import reverse
+from django.utils import timezone
+
+from demos.feedback.models import Feedback
+
+LIST = "/admin/feedback/feedback/"
+
+
+@pytest.fixture
+def staff(client, django_user_model):
+    """Sign in a member of staff who may do ``permissions`` with feedback."""
+
+    def sign_in(*permissions):
+        user = django_user_model.objects.create_user("staff", is_staff=True)
+        user.user_permissions.set(
+            Permission.objects.filter(codename__in=[f"{permission}_feedback" for permission in permissions])
+        )
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+def send_again(client, *feedback):
+    data = {"action": "send_again", "_selected_action": [str(row.pk) for row in feedback]}
+    return client.post(LIST, data, follow=True).content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_failed_is_sent_again_and_what_is_delivered_is_not(staff, feedback, queued):
+    Feedback.objects.update(failed_at=timezone.now(), error="SMTPException: no", task_id="a task")
+    delivered = Feedback.objects.create(email="ok@example.org", message="…", delivered_at=timezone.now())
+
+    page = send_again(staff("view", "change"), feedback, delivered)
+
+    feedback.refresh_from_db()
+    assert queued() == [[str(feedback.pk)]]
+    assert (feedback.state, feedback.failed_at, feedback.error) == ("queued", None, "")
+    assert "Queued again: 1." in page
+    assert "Skipped, as delivered or just being sent: 1 (ok@example.org" in page
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("broker_away")
+def test_staff_are_told_when_the_broker_is_away(staff, feedback):
+    assert "The queue cannot be reached. Nothing is lost" in send_again(staff("view", "change"), feedback)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_may_only_look_cannot_send_again(staff, feedback, queued):
+    assert "Queued again" not in send_again(staff("view"), feedback)
+    assert queued() == []
+
+
+def test_the_list_can_be_searched_and_says_the_state(staff, feedback):
+    client = staff("view")
+
+    assert "mina@example.org" in client.get(LIST, {"q": "search is quick"}).content.decode()
+    assert "mina@example.org" not in client.get(LIST, {"q": "nothing like it"}).content.decode()
+    assert '<td class="field-state">queued</td>' in client.get(LIST).content.decode()
+
+
+def test_nothing_can_be_edited_or_added(staff, feedback):
+    client = staff("view", "add", "change")
+    address = reverse("admin:feedback_feedback_change", args=[feedback.pk])
+    page = client.get(address).content.decode()
+    client.post(address, {"email": "other@example.org", "message": "other"})
+
+    feedback.refresh_from_db()
+    assert feedback.email == "mina@example.org"
+    assert 'name="_save"' not in page
+    assert client.get(f"{LIST}add/").status_code == 403
