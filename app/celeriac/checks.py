@@ -1,7 +1,9 @@
 """Settings that contradict each other: system checks that fail ``check --deploy`` and name the fix."""
 
+import os
 from typing import Any
 
+from celery import current_app
 from django.conf import settings
 from django.core.checks import Error, register
 
@@ -14,17 +16,27 @@ RESERVED_CONNECTIONS = 3
 def visibility_timeout_outlasts_every_task(**kwargs: Any) -> list[Error]:
     """A message unacknowledged for longer than the visibility timeout is delivered to a second worker."""
     visibility = settings.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
-    limit = settings.CELERY_TASK_TIME_LIMIT
-    if limit and limit < visibility:
-        return []
+    if not isinstance(visibility, (int, float)):
+        return [
+            Error(
+                f"The visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS is {visibility!r}, which is no number.",
+                hint='Write it like {"visibility_timeout": 7200}, in seconds.',
+                id="celeriac.E005",
+            )
+        ]
+    current_app.loader.import_default_modules()
+    limits = {"CELERY_TASK_TIME_LIMIT": settings.CELERY_TASK_TIME_LIMIT}
+    limits |= {f"The time_limit of {name}": task.time_limit for name, task in current_app.tasks.items() if task.time_limit}
     return [
         Error(
-            f"CELERY_TASK_TIME_LIMIT is {limit or 'not set'} and the broker's visibility_timeout is "
+            f"{what} is {limit or 'not set'} and the broker's visibility_timeout is "
             f"{visibility} seconds, so a long task would be delivered and run a second time.",
-            hint=f"Set CELERY_TASK_TIME_LIMIT below {visibility}, or a longer visibility_timeout in "
+            hint=f"Set it below {visibility}, or a longer visibility_timeout in "
             'CELERY_BROKER_TRANSPORT_OPTIONS, like {"visibility_timeout": 7200}.',
             id="celeriac.E001",
         )
+        for what, limit in limits.items()
+        if not limit or not 0 < limit < visibility
     ]
 
 
@@ -66,7 +78,7 @@ def connections_needed() -> dict[str, int]:
     A worker has one for each child and one for its main process, which stores what a dead child cannot.
     """
     worker = settings.CELERY_WORKER_CONCURRENCY
-    children = worker if isinstance(worker, int) else 8
+    children = worker if isinstance(worker, int) and worker > 0 else os.cpu_count() or 1  # 0 and "auto"
     return {
         "web": settings.WEB_REPLICAS * settings.WEB_PROCESSES * settings.WEB_THREADS,
         "worker": settings.WORKER_REPLICAS * (children + 1),

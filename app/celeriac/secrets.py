@@ -13,6 +13,8 @@ from pathlib import Path
 from config.env import ConfigError, strong
 
 FOLDER = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
+#: Where compose.yaml mounts the file that ``NAME_FILE`` names.
+GIVEN = Path(os.environ.get("GIVEN_DIR", "/run/given"))
 #: Secret -> the group that may read it; compose.yaml gives the services these numbers.
 GROUPS = {
     "DJANGO_SECRET_KEY": 20001,
@@ -33,14 +35,25 @@ def path(name: str) -> Path:
 def given(name: str) -> str:
     """The secret as the environment, or the file mounted from ``NAME_FILE``, gives it; else an empty text."""
     value = os.environ.get(name, "").strip()
-    mounted = Path("/run/given") / name.lower()
+    mounted = GIVEN / name.lower()
     if mounted.is_dir():
         raise ConfigError(f"the file that {name}_FILE names does not exist on this machine.")
     if not value and mounted.is_file():
-        value = mounted.read_text().strip()
+        try:
+            value = mounted.read_text().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"the file that {name}_FILE names cannot be read in the container ({error.strerror}); "
+                f"let user {os.getuid()} or everyone read it."
+            ) from None
         if not value:
             raise ConfigError(f"the file that {name}_FILE names is empty.")
     return value if not value or name in OPTIONAL else strong(name, value)
+
+
+def kept(name: str) -> str:
+    """The secret that was made before, or an empty text; a file that a crash left empty was never used."""
+    return path(name).read_text() if path(name).exists() else ""
 
 
 def write(name: str, value: str) -> None:
@@ -58,12 +71,12 @@ def write(name: str, value: str) -> None:
 def make() -> None:
     """Write each secret that is not there yet; refuse one that changed under existing data."""
     for name in GROUPS:
-        value, file = given(name), path(name)
+        value, old = given(name), kept(name)
         if name in OPTIONAL:
             write(name, value)
-        elif not file.exists():
+        elif not old:
             write(name, value or secrets.token_urlsafe(32))
-        elif value and value != file.read_text():
+        elif value and value != old:
             raise ConfigError(
                 f"{name} is not the one this stack's data were made with; put the old one back, or run "
                 f"`make rotate SECRET={name}` to change it everywhere."
@@ -73,9 +86,8 @@ def make() -> None:
 def rotate(name: str) -> None:
     """Write the secret that the environment gives, or a new one; scripts/rotate tells those who use it."""
     if name not in GROUPS or name in OPTIONAL:
-        raise ConfigError(f"SECRET={name} cannot be rotated; it is one of {', '.join(set(GROUPS) - OPTIONAL)}.")
-    old = path(name).read_text() if path(name).exists() else ""
-    value = given(name)
+        raise ConfigError(f"SECRET={name} cannot be rotated; it is one of {', '.join(sorted(set(GROUPS) - OPTIONAL))}.")
+    old, value = kept(name), given(name)
     write(name, value if value and value != old else secrets.token_urlsafe(32))
     if value and value == old:
         print(f"{name} was given by the environment; delete that line, it is no longer true.")  # noqa: T201

@@ -6,13 +6,17 @@ Whatever is wrong stops the start with one sentence that names the variable and 
 import difflib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+from zoneinfo import ZoneInfo
 
 import environ
 from celery.app.defaults import NAMESPACES, Option, flatten
+from django.core.exceptions import ImproperlyConfigured
+from environ.fileaware_mapping import FileAwareMapping
 
 #: Which of the stack's programs this process is (``web``, ``worker``, ``beat``, ``flower``, ``migrate``,
 #: ``build``); every ``services/*/start`` sets it. Empty for a command typed by hand.
@@ -21,6 +25,9 @@ SERVICE = os.environ.get("SERVICE", "")
 #: The secrets a service may read. Others get none of them: Flower never sees Postgres's password.
 SECRETS_OF: dict[str, set[str]] = {"flower": {"REDIS_PASSWORD"}, "build": set(), "secrets": set()}
 
+#: Kept as secrets are because a password may be in them; they are no secrets to be judged themselves.
+ADDRESSES = {"DATABASE_URL", "EMAIL_URL"}
+
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "django-insecure", "example", "placeholder", "your-")
 WEAK = {"admin", "celeriac", "django", "flower", "password", "postgres", "redis", "secret", "test"}
 SHORTEST_SECRET = 12  # characters
@@ -28,13 +35,30 @@ SHORTEST_SECRET = 12  # characters
 #: What Celery reads from the environment by itself, although its option table does not know it.
 READ_BY_CELERY = {"SKIP_CHECKS", "CUSTOM_WORKER_POOL", "CONFIG_MODULE", "LOADER", "TRACE_APP", "RDBSIG"}
 READ_BY_CELERY |= {"LOG_LEVEL", "LOG_FILE", "LOG_REDIRECT", "LOG_REDIRECT_LEVEL"}
+READ_BY_CELERY |= {"RDB_HOST", "RDB_PORT", "BENCH", "BENCH_EVERY"}
+READ_BY_CELERY |= {f"WORKER_{name}" for name in ("REVOKES_MAX", "REVOKE_EXPIRES", "SUCCESSFUL_MAX", "SUCCESSFUL_EXPIRES")}
 
-OPTIONS: dict[str, Option] = {**dict(flatten(NAMESPACES)), "db_reuse_max": Option(None, type="int")}
+OPTIONS: dict[str, Option] = {
+    **dict(flatten(NAMESPACES)),
+    # Documented or used by Celery, and left out of its table.
+    "db_reuse_max": Option(None, type="int"),
+    "redis_backend_health_check_interval": Option(None, type="int"),
+    "redis_backend_credential_provider": Option(None, type="string"),
+    "redis_client_name": Option(None, type="string"),
+    "result_backend_thread_safe": Option(False, type="bool"),
+    "gcs_threadpool_maxsize": Option(None, type="int"),
+}
+
+#: Variables named as Celery's settings were before 4.0 (``CELERYD_CONCURRENCY``) -> as they are now.
+OLD_NAMES = {
+    old.upper(): f"CELERY_{new.upper()}" for new, option in OPTIONS.items() for old in option.old if "{" not in old
+}
 
 #: Options whose defaults are a safety net: what the environment gives is laid over them, key by key.
 MERGED = {"broker_transport_options", "task_publish_retry_policy"}
 
 BROKER_SCHEMES = {"redis", "rediss", "redis+socket"}
+POSTGRES_SCHEMES = {"postgres", "postgresql", "psql", "pgsql", "postgis"}
 
 
 class ConfigError(SystemExit):
@@ -44,34 +68,45 @@ class ConfigError(SystemExit):
         super().__init__(f"Celeriac cannot start: {sentence}")
 
 
-class Env(environ.FileAwareEnv):
-    """django-environ, where a blank variable counts as not given, as Compose's ``${NAME:-}`` makes it."""
+def text(name: str, default: str = "", environment: Mapping[str, str] = os.environ) -> str:
+    """The variable, or the text in the file that ``NAME_FILE`` names, without surrounding white space.
 
-    def get_value(self, var: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().get_value(var, *args, **kwargs)
-        except OSError as error:
-            raise ConfigError(
-                f"the file that {var}_FILE names, {self.ENVIRON.env.get(f'{var}_FILE')}, cannot be read: "
-                f"{error.strerror}"
-            ) from None
-
-
-_env = Env()
-
-
-def text(name: str, default: str = "") -> str:
-    """The variable, or the text in the file that ``NAME_FILE`` names, without surrounding white space."""
-    if not os.environ.get(f"{name}_FILE"):
-        os.environ.pop(f"{name}_FILE", None)
-    return _env.str(name, default="").strip() or default
+    Blank counts as not given, as Compose's ``${NAME:-}`` makes it. Read below ``environ.Env``, which takes a
+    value that begins with ``$`` for the name of another variable; a password may begin so.
+    """
+    try:
+        return FileAwareMapping(environment, cache=False).get(name, "").strip() or default
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(
+            f"the file that {name}_FILE names, {environment[f'{name}_FILE']}, cannot be read: {reason}."
+        ) from None
 
 
 def number(name: str, default: int, minimum: int = 0) -> int:
     value = text(name) or str(default)
-    if not value.lstrip("-").isdigit() or int(value) < minimum:
+    try:
+        whole = int(value)
+    except ValueError:
+        whole = minimum - 1
+    if whole < minimum:
         raise ConfigError(f"{name}={value} is not a whole number of at least {minimum}.")
-    return int(value)
+    return whole
+
+
+def choice(name: str, default: str, choices: Collection[str]) -> str:
+    value = text(name, default)
+    found = next((each for each in choices if each.lower() == value.lower()), None)
+    if not found:
+        raise ConfigError(f"{name}={value} is none of {', '.join(choices)}.")
+    return found
+
+
+def time_zone(name: str, value: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except (OSError, ValueError, LookupError):  # a folder, a path out of the data, an unknown name
+        raise ConfigError(f"{name}={value} is no time zone; write it like UTC or Europe/Berlin.") from None
 
 
 def switch(name: str, default: bool) -> bool:
@@ -103,7 +138,7 @@ def secret(name: str, default: str | None = None) -> str:
             f"{name} is not set; give {name} or {name}_FILE, or start with `docker compose up` or "
             "`make demo`, which make one."
         )
-    return strong(name, value)
+    return value if name in ADDRESSES else strong(name, value)
 
 
 def strong(name: str, value: str) -> str:
@@ -120,12 +155,39 @@ def strong(name: str, value: str) -> str:
 
 
 def public_url() -> str:
-    """``PUBLIC_URL``: the scheme, host and port at which people reach the site; no path."""
-    url = text("PUBLIC_URL", "http://localhost:8080").rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
+    """``PUBLIC_URL``: the scheme, host and port at which people reach the site; no path.
+
+    Strict, because the host goes into ALLOWED_HOSTS, where ``*`` and a leading dot mean more than one host.
+    """
+    url = text("PUBLIC_URL", "http://localhost:8080").rstrip("/").lower()  # as browsers send it in Origin
+    if not re.fullmatch(r"https?://([a-z0-9][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", url):
         raise ConfigError(f"PUBLIC_URL={url} is no address; write it like https://www.my-site.org.")
-    return url
+    return url.removesuffix(":443" if url.startswith("https") else ":80")
+
+
+def database(url: str) -> dict[str, Any]:
+    """``DATABASE_URL`` as one of Django's ``DATABASES``."""
+    try:
+        parts, parsed = urlsplit(url), environ.Env.db_url_config(url)
+    except ValueError:
+        parts, parsed = urlsplit(""), {}
+    if parts.scheme not in POSTGRES_SCHEMES or not parsed:
+        raise ConfigError(
+            "DATABASE_URL is no address of a Postgres; write it like postgres://user:password@host:5432/name."
+        )
+    if parts.password:
+        strong("The password in DATABASE_URL", parts.password)
+    return parsed
+
+
+def email(url: str) -> dict[str, Any]:
+    """``EMAIL_URL`` as Django's ``EMAIL_…`` settings."""
+    try:
+        return environ.Env.email_url_config(url)
+    except (ValueError, ImproperlyConfigured):
+        raise ConfigError(
+            "EMAIL_URL is no address of a mail server; write it like smtp+tls://user:password@host:587."
+        ) from None
 
 
 def redis_url(database: int) -> str:
@@ -133,13 +195,16 @@ def redis_url(database: int) -> str:
     return f"redis://:{password}@{text('REDIS_HOST', 'redis')}:{number('REDIS_PORT', 6379, 1)}/{database}"
 
 
-def checked_broker(url: str) -> str:
-    scheme = url.partition("://")[0]
-    if scheme not in BROKER_SCHEMES:
-        raise ConfigError(
-            f"CELERY_BROKER_URL begins with {scheme}://, and the only broker Celeriac runs on is Redis; "
-            "write redis://… or delete the line to use the stack's own."
-        )
+def checked_broker(url: str, name: str = "CELERY_BROKER_URL") -> str:
+    for address in url.split(";"):  # kombu's list of brokers to fall back on
+        scheme, separator, _ = address.partition("://")
+        if scheme not in BROKER_SCHEMES or not separator:
+            # Only the scheme is shown: the rest may hold a password.
+            written = f"begins with {scheme}://" if separator else "has no redis:// in front"
+            raise ConfigError(
+                f"{name} {written}, and the only broker Celeriac runs on is Redis; "
+                "write redis://… or delete the line to use the stack's own."
+            )
     return url
 
 
@@ -151,16 +216,19 @@ def celery_settings(environment: Mapping[str, str], defaults: Mapping[str, Any])
     """
     settings = dict(defaults)
     for variable in sorted(environment):
-        if not variable.startswith("CELERY_") or not environment[variable].strip():
+        if not variable.startswith("CELERY_") and variable not in OLD_NAMES:
             continue
         name = variable.removesuffix("_FILE") if _is_file_of_option(variable) else variable
-        key = name.removeprefix("CELERY_").lower()
-        if key.upper() in READ_BY_CELERY:
+        value, key = text(name, environment=environment), name.removeprefix("CELERY_").lower()
+        if not value or key.upper() in READ_BY_CELERY:
             continue
         if key not in OPTIONS:
-            raise ConfigError(f"{variable} is no Celery setting; {_nearest(key)}.")
-        value = parse(name, text(name), OPTIONS[key])
-        settings[name] = {**settings.get(name, {}), **value} if key in MERGED else value
+            raise ConfigError(f"{variable} is no Celery setting; {_nearest(name)}.")
+        parsed = parse(name, value, OPTIONS[key])
+        settings[name] = {**settings.get(name, {}), **parsed} if key in MERGED else parsed
+    for name in ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
+        if settings.get(name):
+            checked_broker(settings[name], name)
     return settings
 
 
@@ -168,16 +236,13 @@ def _is_file_of_option(variable: str) -> bool:
     return variable.endswith("_FILE") and variable[len("CELERY_") : -len("_FILE")].lower() in OPTIONS
 
 
-def _nearest(key: str) -> str:
-    """What someone who wrote ``key`` most likely meant."""
-    old = [new for new, option in OPTIONS.items() if f"celery_{key}" in _old_names(new, option)]
+def _nearest(variable: str) -> str:
+    """What someone who wrote ``variable`` most likely meant."""
+    key = variable.removeprefix("CELERY_").lower()
     longer = sorted((o for o in OPTIONS if o.endswith(f"_{key}")), key=lambda o: (not o.startswith("task_"), o))
-    close = old or longer or difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.5)
-    return f"the nearest one is CELERY_{close[0].upper()}" if close else "see Celery's list of settings"
-
-
-def _old_names(name: str, option: Option) -> set[str]:
-    return {old.format(name.partition("_")[2]) for old in option.old}
+    close = [f"CELERY_{o.upper()}" for o in longer or difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.5)]
+    new = OLD_NAMES.get(variable) or (close[0] if close else None)
+    return f"the nearest one is {new}" if new else "see Celery's list of settings"
 
 
 def parse(name: str, value: str, option: Option) -> Any:
@@ -187,12 +252,14 @@ def parse(name: str, value: str, option: Option) -> Any:
         return _number(name, value, int if kind == "int" else float)
     if name == "CELERY_BROKER_USE_SSL" and value.startswith("{"):
         return _json(name, value, dict)
+    if name == "CELERY_WORKER_CONCURRENCY" and value.lower() != "auto":
+        return _number(name, value, int)
     if kind == "bool":
         return _switch(name, value)
     if kind in {"dict", "list", "tuple"}:
         return _json(name, value, dict if kind == "dict" else list)
     if kind == "any":
-        return json.loads(value) if value[:1] in "[{" and _json(name, value, (dict, list)) else _maybe_int(value)
+        return _json(name, value, dict if value[0] == "{" else list) if value[0] in "[{" else value
     return value.encode() if kind == "bytes" else value
 
 
@@ -205,18 +272,14 @@ def _number(name: str, value: str, kind: type) -> Any:
         ) from None
 
 
-def _maybe_int(value: str) -> int | str:
-    return int(value) if value.isdigit() else value
-
-
-def _json(name: str, value: str, kind: type | tuple[type, ...]) -> Any:
+def _json(name: str, value: str, kind: type) -> Any:
+    shape = 'a map, like {"a": 1}' if kind is dict else 'a list, like ["a", "b"]'
     try:
         parsed = json.loads(value)
-    except ValueError as error:
-        raise ConfigError(f"{name} is not JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name} is not JSON ({error}); write {shape}.") from None
     if not isinstance(parsed, kind):
-        shape = 'a map, like {"a": 1}' if kind is dict else 'a list, like ["a", "b"]'
-        raise ConfigError(f"{name} has to be {shape}.")
+        raise ConfigError(f"{name} has to be JSON for {shape}.")
     return parsed
 
 

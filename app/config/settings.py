@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import environ
 from celery.schedules import crontab
 from kombu import Exchange, Queue
 
@@ -25,12 +24,11 @@ SECRET_KEY = env.secret("DJANGO_SECRET_KEY")
 
 PUBLIC_URL = env.public_url()
 _public = urlsplit(PUBLIC_URL)
-_local = {"localhost", "127.0.0.1", "::1"}
-ALLOWED_HOSTS = [_public.hostname or ""]
-if _public.hostname in _local or DEBUG:
-    ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", _public.hostname or ""]
+_host = f"[{_public.hostname}]" if ":" in (_public.hostname or "") else _public.hostname or ""
+_local = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = [*_local, _host] if _host in _local or DEBUG else [_host]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
-FLOWER_URL = env.text("FLOWER_URL", f"{_public.scheme}://{_public.hostname}:{env.number('FLOWER_PORT', 5555)}")
+FLOWER_URL = env.text("FLOWER_URL", f"{_public.scheme}://{_host}:{env.number('FLOWER_PORT', 5555)}")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SECURE_HSTS_SECONDS = 3600 if _public.scheme == "https" else 0
 #: nginx sets X-Real-IP, X-Forwarded-Proto and X-Request-ID itself, so they can be believed behind it only.
@@ -101,7 +99,7 @@ AUTH_PASSWORD_VALIDATORS = [
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 LANGUAGE_CODE = "en-us"
-TIME_ZONE = env.text("TIME_ZONE", "UTC")
+TIME_ZONE = env.time_zone("TIME_ZONE", env.text("TIME_ZONE", "UTC"))
 USE_TZ = True
 
 STATIC_URL = "static/"
@@ -123,7 +121,7 @@ FILE_UPLOAD_TEMP_DIR = STATE_DIR / "media" / "spool"
 WEB_THREADS = env.number("WEB_THREADS", 4, minimum=1)
 DATABASE_URL = env.secret("DATABASE_URL", default="")
 if DATABASE_URL:
-    DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
+    DATABASES = {"default": env.database(DATABASE_URL)}
 else:
     DATABASES = {
         "default": {
@@ -138,9 +136,9 @@ else:
 _database = DATABASES["default"]
 _database["CONN_HEALTH_CHECKS"] = True
 _database["OPTIONS"] = {
-    **_database.get("OPTIONS", {}),
     "connect_timeout": 5,  # seconds
     "application_name": f"celeriac-{env.SERVICE or 'shell'}",
+    **_database.get("OPTIONS", {}),  # DATABASE_URL's own, like ?sslmode=require
 }
 if env.SERVICE == "web":
     # One connection for each thread that can ask for one; gunicorn's threads share them.
@@ -161,14 +159,14 @@ CACHES = {
 # --- Mail: into a mailbox on a volume until EMAIL_URL names a server ---------------------------------------
 
 EMAIL_URL = env.secret("EMAIL_URL", default=env.mailbox_url(STATE_DIR))
-vars().update(environ.Env.email_url_config(EMAIL_URL))
+vars().update(env.email(EMAIL_URL))
 EMAIL_TIMEOUT = 10  # seconds; a mail server that hangs must not hold a worker
-DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"celeriac@{_public.hostname}")
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"celeriac@{_host}")
 
 # --- Logs ---------------------------------------------------------------------------------------------------
 
-LOG_LEVEL = env.text("LOG_LEVEL", "INFO").upper()
-LOG_FORMAT = env.text("LOG_FORMAT", "console")
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", logs.LEVELS)
+LOG_FORMAT = env.choice("LOG_FORMAT", "console", logs.FORMATS)
 LOGGING_CONFIG = "config.logs.configure"
 LOGGING = logs.config(LOG_LEVEL, LOG_FORMAT)
 DJANGO_STRUCTLOG_CELERY_ENABLED = True
@@ -209,6 +207,7 @@ _celery = {
         "socket_timeout": 5,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
+        "health_check_interval": 5,
     },
     "CELERY_BROKER_POOL_ACQUIRE_TIMEOUT": 5.0,
     "CELERY_BROKER_CONNECTION_MAX_RETRIES": None,
@@ -233,6 +232,7 @@ _celery = {
     },
 }
 _celery = env.celery_settings(os.environ, _celery)
+_celery["CELERY_TIMEZONE"] = env.time_zone("CELERY_TIMEZONE", _celery["CELERY_TIMEZONE"])
 _celery["CELERY_BROKER_URL"] = env.checked_broker(_celery["CELERY_BROKER_URL"] or env.redis_url(0))
 _celery["CELERY_RESULT_BACKEND"] = {
     "django-db": "celeriac.worker.results:DatabaseBackend",

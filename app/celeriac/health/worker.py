@@ -72,12 +72,6 @@ def _is_stopped(pid: int) -> bool:
         return False
 
 
-@signals.worker_process_init.connect
-def _forget_in_child(**kwargs: Any) -> None:
-    """A child must not answer for its parent."""
-    heartbeat.path = None
-
-
 def install_for_solo(pool: Any) -> None:
     """The solo pool runs its task in the loop: promise to be back after the task's time limit."""
     if isinstance(pool, SoloPool):

@@ -5,6 +5,7 @@ from typing import Any
 
 from celery import schedules
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import ModelEntry
@@ -22,17 +23,7 @@ def seed() -> list[str]:
     created = []
     for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
         if SeededSchedule.objects.get_or_create(name=name)[1] and not _exists(name):
-            model, field = ModelEntry.to_model_schedule(_schedule(name, entry["schedule"]))
-            options = entry.get("options", {})
-            PeriodicTask.objects.create(
-                name=name,
-                task=entry["task"],
-                args=json.dumps(list(entry.get("args", ()))),
-                kwargs=json.dumps(entry.get("kwargs", {})),
-                queue=options.get("queue"),
-                expire_seconds=options.get("expires"),
-                **{field: model},
-            )
+            PeriodicTask.objects.create(name=name, **_fields(name, entry))
             created.append(name)
     return created
 
@@ -41,11 +32,30 @@ def _exists(name: str) -> bool:
     return PeriodicTask.objects.filter(name=name).exists()
 
 
-def _schedule(name: str, value: Any) -> Any:
+def _fields(name: str, entry: Any) -> dict[str, Any]:
+    """The columns of a row; a wrong entry stops `prepare` with a sentence that names it."""
+    try:
+        options = dict(entry.get("options", {}))
+        options["expire_seconds"] = options.pop("expires", None)  # Celery's name for it
+        fields = ModelEntry._unpack_fields(**{**entry, "schedule": _schedule(entry["schedule"]), "options": options})
+        if not isinstance(json.loads(fields["args"]), list) or not isinstance(json.loads(fields["kwargs"]), dict):
+            raise ValueError("args has to be a list and kwargs a map")
+        PeriodicTask(name=name, **fields).clean_fields()
+    except KeyError as error:
+        reason: object = f"it has no {error}"
+    except ValidationError as error:
+        reason = "; ".join(f"{field}: {' '.join(messages)}" for field, messages in error.message_dict.items())
+    except (AttributeError, TypeError, ValueError, schedules.ParseException) as error:
+        reason = error
+    else:
+        return fields
+    raise ConfigError(f"the entry {name!r} of CELERY_BEAT_SCHEDULE is wrong: {reason}.")
+
+
+def _schedule(value: Any) -> Any:
     """A schedule as Celery takes it; from the environment it is seconds, or a map of crontab fields."""
     if isinstance(value, dict):
-        try:
-            return schedules.crontab(**value)
-        except (TypeError, ValueError, schedules.ParseException) as error:
-            raise ConfigError(f"the schedule of {name!r} in CELERY_BEAT_SCHEDULE is wrong: {error}.") from None
+        return schedules.crontab(**{field: str(part) for field, part in value.items()})
+    if isinstance(value, (int, float)) and (value < 1 or value != int(value)):
+        raise ValueError(f"the schedule {value} is not a whole number of seconds")
     return value

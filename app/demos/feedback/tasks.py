@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 
 from demos.feedback.models import Feedback
 
-#: What queueing a task raises when the broker is away, full or too slow.
-BROKER_AWAY = (KombuError, RedisError)
+#: What queueing a task raises when Redis is away, full or too slow; the last when it keeps the results too.
+BROKER_AWAY = (KombuError, RedisError, RuntimeError)
 #: What passes by itself: a mail server, a network or a database that is away or busy for a while.
 PASSING = (OSError, SMTPException, OperationalError, InterfaceError)
 

@@ -41,8 +41,8 @@ class FeedbackCreate(CreateView):
         return redirect("feedback:detail", feedback.pk)
 
     def form_invalid(self, form: ModelForm) -> HttpResponse:
-        first = next(name for name in form.fields if name in form.errors)
-        form.fields[first].widget.attrs["autofocus"] = True
+        if wrong := [field for field in form if field.errors]:
+            wrong[0].field.widget.attrs["autofocus"] = True
         return super().form_invalid(form)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management import BaseCommand, CommandParser, call_command
 from django.db import OperationalError, connection
+from django.db.models import Q
 
 from celeriac.schedules.seed import seed
 from config import env
@@ -39,14 +40,13 @@ class Command(BaseCommand):
 
     def create_admin(self) -> None:
         """The first superuser, with the generated password; later its password is changed in the admin."""
-        users = get_user_model().objects
-        if users.filter(is_superuser=True).exists():
+        users, name = get_user_model().objects, env.text("ADMIN_USERNAME", "admin")
+        if users.filter(Q(is_superuser=True) | Q(username=name)).exists():  # one who is no longer admin stays so
             return
         password = env.secret("ADMIN_PASSWORD", default="")
         if not password:
             self.stdout.write("no admin created: ADMIN_PASSWORD is not set; see `manage.py createsuperuser`")
             return
-        name = env.text("ADMIN_USERNAME", "admin")
         users.create_superuser(name, env.text("ADMIN_EMAIL", f"{name}@localhost"), password)
         self.stdout.write(f"admin created: {name}")
 

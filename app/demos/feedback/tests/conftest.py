@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from aiosmtpd.controller import Controller
 from celery import current_app
+from celery.backends.redis import RedisBackend
 
 from demos.feedback.models import Feedback
 from demos.feedback.tasks import send_feedback
@@ -63,6 +64,16 @@ def broker_away(monkeypatch):
     monkeypatch.setenv("CELERY_BROKER_WRITE_URL", f"redis://127.0.0.1:{free_port()}/0")
     monkeypatch.setattr(current_app, "_pool", None)
     monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
+
+
+@pytest.fixture
+def results_away(monkeypatch):
+    """Results are in a Redis that does not answer."""
+    policy = {"retry_policy": {"max_retries": 1, "interval_start": 0}}
+    monkeypatch.setitem(current_app.conf.changes, "result_backend_transport_options", policy)
+    backend = RedisBackend(app=current_app, url=f"redis://127.0.0.1:{free_port()}/0")
+    backend.always_retry = False
+    monkeypatch.setattr(current_app, "_backend_cache", backend)
 
 
 @pytest.fixture

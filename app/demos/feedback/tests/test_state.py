@@ -2,7 +2,6 @@
 
 import pytest
 from celery import current_app, states
-from celery.backends.redis import RedisBackend
 from celery.utils import uuid
 from django.utils import timezone
 
@@ -41,10 +40,8 @@ def test_a_delivery_after_a_failure_counts():
     assert Feedback(failed_at=timezone.now(), delivered_at=timezone.now()).state == "delivered"
 
 
-def test_the_page_works_while_the_results_are_away(client, feedback, monkeypatch):
-    away = RedisBackend(app=current_app, url="redis://127.0.0.1:1/0")
-    away.always_retry = False
-    monkeypatch.setattr(current_app, "_backend_cache", away)
+@pytest.mark.usefixtures("results_away")
+def test_the_page_works_while_the_results_are_away(client, feedback):
     Feedback.objects.update(task_id=uuid(), attempts=1)
 
     response = client.get(f"/feedback/{feedback.pk}/")

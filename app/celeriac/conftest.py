@@ -1,0 +1,130 @@
+"""Fixtures for tests that need a real worker, and a broker of their own to kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Task
+from django.conf import settings
+from django.db import connection
+from kombu import Connection
+
+from demo.servers import REDIS_CONF, free_port, redis_server, wait_for_port
+
+ROOT = Path(__file__).parents[2]
+PROBE = ROOT / "services" / "file-probe"
+
+
+def eventually(true: Callable[[], Any], seconds: float = 30) -> Any:
+    """The first true answer of ``true``, or a failed test after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := true():
+            return answer
+        time.sleep(0.05)
+    pytest.fail(f"not true after {seconds} s: {true}")
+
+
+class Broker:
+    """A Redis that a test may stop, freeze and start again; with an append-only file, as in the stack."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        self.process = subprocess.Popen([redis_server(), str(REDIS_CONF), *options], stdout=subprocess.DEVNULL)
+        wait_for_port(self.port, self.process)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+    def connection(self) -> Connection:
+        return Connection(self.url, transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS)
+
+    def send(self, task: Task, *args: Any, **options: Any) -> Any:
+        with self.connection() as connection:
+            return task.apply_async(args, connection=connection, queue="default", **options)
+
+    def command(self, *words: Any) -> Any:
+        with self.connection() as connection:
+            return connection.default_channel.client.execute_command(*words)
+
+
+class Worker:
+    """``services/worker/start`` would run this command; here with the tests' tasks and quick clocks."""
+
+    def __init__(self, broker: Broker, folder: Path, *options: str, **variables: str) -> None:
+        self.heartbeat = folder / f"worker-{time.monotonic_ns()}.alive"
+        self.log = self.heartbeat.with_suffix(".log")
+        environment = os.environ | {
+            "CELERY_BROKER_URL": broker.url,
+            "CELERY_RESULT_BACKEND": "django-db",
+            "CELERY_IMPORTS": '["tests.tasks"]',
+            "POSTGRES_DB": connection.settings_dict["NAME"],  # the tests' database
+            "HEARTBEAT_FILE": str(self.heartbeat),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'app'}",
+            "SERVICE": "worker",
+            **variables,
+        }
+        command = [sys.executable, "-m", "tests.run_worker", "-A", "config", "worker", "-l", "INFO", "-Q", "default"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([*command, *options], cwd=ROOT / "app", env=environment, stdout=log, stderr=log)
+        eventually(lambda: "ready." in self.log.read_text() or self.process.poll() is not None)
+
+    def alive(self) -> bool:
+        """What the container's probe says."""
+        return subprocess.run([PROBE, self.heartbeat], stderr=subprocess.DEVNULL).returncode == 0
+
+    def children(self) -> list[int]:
+        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    broker = Broker(tmp_path)
+    yield broker
+    broker.process.kill()
+    broker.process.wait()
+
+
+@pytest.fixture
+def start_worker(broker: Broker, tmp_path: Path, transactional_db: None) -> Iterator[Callable[..., Worker]]:
+    started: list[Worker] = []
+
+    def start(*options: str, **variables: str) -> Worker:
+        started.append(Worker(broker, tmp_path, *options, **variables))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        pids = [*worker.children(), worker.process.pid] if worker.process.poll() is None else []
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGKILL)
+        worker.process.wait()
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Callable[[], list[str]]:
+    """The lines that tasks have noted so far; ``notes.path`` is what to give them."""
+    path = tmp_path / "notes"
+
+    def read() -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+    read.path = str(path)  # type: ignore[attr-defined]
+    return read

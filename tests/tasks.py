@@ -1,0 +1,30 @@
+"""Tasks for the tests, run by real workers. Each writes its effect to a file, one line for each run."""
+
+import os
+import time
+from pathlib import Path
+
+from celery import shared_task
+from django.db import connection
+
+
+def note(path: str, text: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+
+
+@shared_task
+def work(path: str, name: str, seconds: float = 0.0) -> str:
+    """Note the start, work for ``seconds``, note the end."""
+    note(path, f"{name} began")
+    time.sleep(seconds)
+    note(path, f"{name} ended")
+    return name
+
+
+@shared_task
+def backend_pid(path: str) -> None:
+    """Note which Postgres process serves this child."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        note(path, f"{os.getpid()} {cursor.fetchone()[0]}")
