@@ -239,7 +239,7 @@ def _is_file_of_option(variable: str) -> bool:
 def _nearest(variable: str) -> str:
     """What someone who wrote ``variable`` most likely meant."""
     key = variable.removeprefix("CELERY_").lower()
-    longer = sorted((o for o in OPTIONS if o.endswith(f"_{key}")), key=lambda o: (not o.startswith("task_"), o))
+    longer = sorted((o for o in OPTIONS if o.endswith(f"_{key}")), key=lambda o: (not o.startswith("task_"), len(o)))
     close = [f"CELERY_{o.upper()}" for o in longer or difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.5)]
     new = OLD_NAMES.get(variable) or (close[0] if close else None)
     return f"the nearest one is {new}" if new else "see Celery's list of settings"

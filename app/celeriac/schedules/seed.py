@@ -36,7 +36,8 @@ def _fields(name: str, entry: Any) -> dict[str, Any]:
     """The columns of a row; a wrong entry stops `prepare` with a sentence that names it."""
     try:
         options = dict(entry.get("options", {}))
-        options["expire_seconds"] = options.pop("expires", None)  # Celery's name for it
+        if "expires" in options:  # Celery's name for it
+            options["expire_seconds"] = options.pop("expires")
         fields = ModelEntry._unpack_fields(**{**entry, "schedule": _schedule(entry["schedule"]), "options": options})
         if not isinstance(json.loads(fields["args"]), list) or not isinstance(json.loads(fields["kwargs"]), dict):
             raise ValueError("args has to be a list and kwargs a map")

@@ -7,11 +7,14 @@ Here the unacknowledged messages are set aside before the close, and sorted out 
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
 from celery.worker.consumer import Consumer as StockConsumer
+from kombu import Connection
 
 from celeriac.health.worker import heartbeat, install_for_solo
 
@@ -36,23 +39,23 @@ class Consumer(StockConsumer):
                 qos._delivered.clear()
         super().on_connection_error_after_connected(exc)
 
-    def ensure_connected(self, conn: Any) -> Any:
-        """Beat while the broker is away: waiting for it is being alive."""
-        ensure = conn.ensure_connection
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Beat for every attempt to connect, now and whenever ``conn`` is lost: waiting is being alive.
 
-        def beating(errback: Any, *args: Any, **kwargs: Any) -> Any:
-            def on_error(exc: Exception, interval: float) -> None:
-                heartbeat.beat(busy=interval)
-                errback(exc, interval)
+        The loop does not turn meanwhile: it waits here, or where an event is to be published.
+        """
+        conn._ensure_connection = partial(_beating, conn._ensure_connection)
+        return super().ensure_connected(conn)
 
-            heartbeat.beat()
-            return ensure(on_error, *args, **kwargs)
 
-        conn.ensure_connection = beating
-        try:
-            return super().ensure_connected(conn)
-        finally:
-            del conn.ensure_connection
+def _beating(ensure: Callable[..., Any], errback: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Any:
+    def on_error(exc: Exception, interval: float) -> None:
+        heartbeat.beat(busy=interval)
+        if errback:
+            errback(exc, interval)
+
+    heartbeat.beat()
+    return ensure(on_error, *args, **kwargs)
 
 
 class Reattach(bootsteps.StartStopStep):

@@ -40,8 +40,8 @@ def test_the_probe_is_green_while_the_broker_is_away(broker, start_worker, notes
 def test_the_probe_turns_red_when_the_loop_stands_still_and_the_worker_ends_itself(broker, start_worker):
     # The task blocks the main process, which is where the consumer's loop turns with this pool; the time
     # limit it was given has passed, and nothing else would end it.
-    worker = start_worker("-P", "solo", CELERY_TASK_TIME_LIMIT="1", CELERY_TASK_SOFT_TIME_LIMIT="1")
-    broker.send(work, str(worker.log.with_suffix(".notes")), "stuck", 60)
+    worker = start_worker("-P", "solo")
+    broker.send(work, str(worker.log.with_suffix(".notes")), "stuck", 60, time_limit=1, soft_time_limit=1)
 
     eventually(lambda: not worker.alive(), 20)
     assert eventually(worker.process.poll, 20) == 1

@@ -1,7 +1,10 @@
 """What staff can do, and cannot."""
 
+import threading
+
 import pytest
 from django.contrib.auth.models import Permission
+from django.db import connection, transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -42,6 +45,28 @@ def test_what_failed_is_sent_again_and_what_is_delivered_is_not(staff, feedback,
     assert (feedback.state, feedback.failed_at, feedback.error) == ("queued", None, "")
     assert "Queued again: 1." in page
     assert "Skipped, as delivered or just being sent: 1 (ok@example.org" in page
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_worker_is_sending_just_now_is_left_to_it(staff, feedback, queued):
+    sending, done = threading.Event(), threading.Event()
+
+    def worker():
+        with transaction.atomic():
+            Feedback.objects.select_for_update().get()
+            sending.set()
+            done.wait(10)
+        connection.close()
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    assert sending.wait(10)
+    page = send_again(staff("view", "change"), feedback)
+    done.set()
+    thread.join()
+
+    assert "Skipped, as delivered or just being sent: 1" in page
+    assert queued() == []
 
 
 @pytest.mark.django_db(transaction=True)
