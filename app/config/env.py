@@ -31,12 +31,16 @@ ADDRESSES = {"DATABASE_URL", "EMAIL_URL"}
 PLACEHOLDERS = ("changeme", "change-me", "change_me", "django-insecure", "example", "placeholder", "your-")
 WEAK = {"admin", "celeriac", "django", "flower", "password", "postgres", "redis", "secret", "test"}
 SHORTEST_SECRET = 12  # characters
+#: What would end the password in redis.conf, or begin another one in Flower's basic_auth.
+FORBIDDEN = {"REDIS_PASSWORD": " \t\r\n\"'", "FLOWER_PASSWORD": ","}
 
 #: What Celery reads from the environment by itself, although its option table does not know it.
 READ_BY_CELERY = {"SKIP_CHECKS", "CUSTOM_WORKER_POOL", "CONFIG_MODULE", "LOADER", "TRACE_APP", "RDBSIG"}
 READ_BY_CELERY |= {"LOG_LEVEL", "LOG_FILE", "LOG_REDIRECT", "LOG_REDIRECT_LEVEL"}
 READ_BY_CELERY |= {"RDB_HOST", "RDB_PORT", "BENCH", "BENCH_EVERY"}
-READ_BY_CELERY |= {f"WORKER_{name}" for name in ("REVOKES_MAX", "REVOKE_EXPIRES", "SUCCESSFUL_MAX", "SUCCESSFUL_EXPIRES")}
+READ_BY_CELERY |= {
+    f"WORKER_{name}" for name in ("REVOKES_MAX", "REVOKE_EXPIRES", "SUCCESSFUL_MAX", "SUCCESSFUL_EXPIRES")
+}
 
 OPTIONS: dict[str, Option] = {
     **dict(flatten(NAMESPACES)),
@@ -51,7 +55,10 @@ OPTIONS: dict[str, Option] = {
 
 #: Variables named as Celery's settings were before 4.0 (``CELERYD_CONCURRENCY``) -> as they are now.
 OLD_NAMES = {
-    old.upper(): f"CELERY_{new.upper()}" for new, option in OPTIONS.items() for old in option.old if "{" not in old
+    old.upper(): f"CELERY_{new.upper()}"
+    for new, option in OPTIONS.items()
+    for old in option.old
+    if "{" not in old
 }
 
 #: Options whose defaults are a safety net: what the environment gives is laid over them, key by key.
@@ -151,6 +158,10 @@ def strong(name: str, value: str) -> str:
             f"{name} is weak; give at least {SHORTEST_SECRET} characters, five of them different, "
             "or delete the line to have one made."
         )
+    if set(value) & set(FORBIDDEN.get(name, "")):
+        raise ConfigError(
+            f"{name} has a space, a quote or a comma in it, which cuts it off; use other characters."
+        )
     return value
 
 
@@ -239,8 +250,12 @@ def _is_file_of_option(variable: str) -> bool:
 def _nearest(variable: str) -> str:
     """What someone who wrote ``variable`` most likely meant."""
     key = variable.removeprefix("CELERY_").lower()
-    longer = sorted((o for o in OPTIONS if o.endswith(f"_{key}")), key=lambda o: (not o.startswith("task_"), len(o)))
-    close = [f"CELERY_{o.upper()}" for o in longer or difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.5)]
+    longer = sorted(
+        (o for o in OPTIONS if o.endswith(f"_{key}")), key=lambda o: (not o.startswith("task_"), len(o))
+    )
+    close = [
+        f"CELERY_{o.upper()}" for o in longer or difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.5)
+    ]
     new = OLD_NAMES.get(variable) or (close[0] if close else None)
     return f"the nearest one is {new}" if new else "see Celery's list of settings"
 

@@ -6,6 +6,7 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from celery.schedules import crontab
@@ -40,6 +41,8 @@ if BEHIND_NGINX:
 
 #: The demos have this one line and one switch; delete the folder `demos/` and the line when you start.
 DEMO_APPS = ["demos", "demos.feedback"] if env.switch("DEMOS", True) else []
+FEEDBACK_TO = env.text("FEEDBACK_TO")
+DEMO_POSTS_PER_MINUTE = env.number("DEMO_POSTS_PER_MINUTE", 10)
 
 INSTALLED_APPS = [
     "accounts",
@@ -175,13 +178,19 @@ DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = BEHIND_NGINX
 # --- Celery: the defaults that lose nothing; every CELERY_… variable overrides its setting ------------------
 
 _queues = ("default", "heavy_tasks")
-_celery = {
+_celery: dict[str, Any] = {
     "CELERY_BROKER_URL": "",
     "CELERY_RESULT_BACKEND": "django-db",
     "CELERY_CACHE_BACKEND": "default",
     "CELERY_RESULT_EXTENDED": True,
     "CELERY_RESULT_EXPIRES": 7 * 24 * 3600.0,  # seconds
-    "CELERY_RESULT_BACKEND_ALWAYS_RETRY": True,
+    # A worker waits for its results' store to come back; a page that asks for a result does not.
+    "CELERY_RESULT_BACKEND_ALWAYS_RETRY": env.SERVICE == "worker",
+    "CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS": {
+        "retry_policy": {"max_retries": 1, "interval_start": 0.2, "interval_step": 0, "interval_max": 0.2}
+    },
+    "CELERY_REDIS_SOCKET_TIMEOUT": 5.0,
+    "CELERY_REDIS_SOCKET_CONNECT_TIMEOUT": 3.0,
     "CELERY_TIMEZONE": TIME_ZONE,
     "CELERY_ACCEPT_CONTENT": ["json"],
     # Queues. A name that is not here is refused when it is sent, not lost in a queue that nobody reads.
@@ -240,6 +249,13 @@ _celery["CELERY_RESULT_BACKEND"] = {
 }.get(_celery["CELERY_RESULT_BACKEND"], _celery["CELERY_RESULT_BACKEND"])
 env.export(_celery)
 vars().update(_celery)
+# For mypy: those that this repository reads, too.
+CELERY_BEAT_SCHEDULE: dict[str, Any]
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any]
+CELERY_TASK_SOFT_TIME_LIMIT: float | None
+CELERY_TASK_TIME_LIMIT: float | None
+CELERY_WORKER_CONCURRENCY: int | str
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT: float
 
 # --- What the system checks in celeriac.checks compare: the size of the stack --------------------------------
 

@@ -19,7 +19,7 @@ def seconds_to_wait(request: HttpRequest, demo: str) -> int:
         return 0
     key, now = f"throttle:{demo}:{client_address(request)}", time.time()
     posts = [at for at in cache.get(key, []) if at > now - WINDOW]
-    if len(posts) >= getattr(settings, "DEMO_POSTS_PER_MINUTE", 10):
+    if len(posts) >= settings.DEMO_POSTS_PER_MINUTE:
         return math.ceil(posts[0] + WINDOW - now)
     cache.set(key, [*posts, now], timeout=WINDOW)
     return 0

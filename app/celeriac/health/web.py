@@ -17,6 +17,9 @@ from django.conf import settings
 
 from celeriac.health.heartbeat import ALIVE, INTERVAL, PATIENCE
 
+#: Seconds that the database and the broker each have to answer /readyz.
+ANSWER = 2
+
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -31,12 +34,12 @@ class Health:
         path = environ.get("PATH_INFO")
         if path == "/healthz":
             return _answer(start_response, {"alive": True}, ok=True)
-        if path == "/readyz":
-            checks = readiness()
-            return _answer(start_response, checks, ok=all(value == "ok" for value in checks.values()))
         thread = threading.get_ident()
         self.busy_since[thread] = time.monotonic()
         try:
+            if path == "/readyz":  # counts as a request: a frozen Postgres would hold its thread, too
+                checks = readiness()
+                return _answer(start_response, checks, ok=all(value == "ok" for value in checks.values()))
             return self.app(environ, start_response)
         finally:
             self.busy_since.pop(thread, None)
@@ -54,7 +57,7 @@ def _answer(start_response: Callable[..., Any], body: dict[str, Any], ok: bool) 
 
 
 def readiness() -> dict[str, str]:
-    """``ok`` or one sentence for each of: database, migrations, broker. Takes at most a few seconds."""
+    """``ok`` or one sentence for each of: database with its migrations, broker. Takes seconds when one is away."""
     return {"database": _database(), "broker": _broker()}
 
 
@@ -67,6 +70,10 @@ def _database() -> str:
 
     global _migrated
     try:
+        if pool := getattr(connection, "pool", None):
+            # Its own timeout is for requests, and longer than a probe waits.
+            pool.open()
+            pool.putconn(pool.getconn(timeout=ANSWER))
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         if not _migrated:  # asked until it is true: migrations do not go away under a running process
@@ -86,8 +93,8 @@ def _broker() -> str:
     from config.celery import app
 
     try:
-        with app.connection_for_write(connect_timeout=2) as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+        with app.connection_for_write(connect_timeout=ANSWER) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=ANSWER)
             connection.default_channel.client.ping()
         return "ok"
     except Exception as error:

@@ -38,8 +38,12 @@ def _fields(name: str, entry: Any) -> dict[str, Any]:
         options = dict(entry.get("options", {}))
         if "expires" in options:  # Celery's name for it
             options["expire_seconds"] = options.pop("expires")
-        fields = ModelEntry._unpack_fields(**{**entry, "schedule": _schedule(entry["schedule"]), "options": options})
-        if not isinstance(json.loads(fields["args"]), list) or not isinstance(json.loads(fields["kwargs"]), dict):
+        fields = ModelEntry._unpack_fields(
+            **{**entry, "schedule": _schedule(entry["schedule"]), "options": options}
+        )
+        if not isinstance(json.loads(fields["args"]), list) or not isinstance(
+            json.loads(fields["kwargs"]), dict
+        ):
             raise ValueError("args has to be a list and kwargs a map")
         PeriodicTask(name=name, **fields).clean_fields()
     except KeyError as error:
@@ -59,4 +63,6 @@ def _schedule(value: Any) -> Any:
         return schedules.crontab(**{field: str(part) for field, part in value.items()})
     if isinstance(value, (int, float)) and (value < 1 or value != int(value)):
         raise ValueError(f"the schedule {value} is not a whole number of seconds")
+    if value is None or isinstance(value, str):
+        raise ValueError(f"the schedule {value!r} is neither seconds nor a map of crontab fields")
     return value

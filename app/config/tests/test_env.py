@@ -86,7 +86,10 @@ def test_a_list_arrives_as_it_was_written_even_an_empty_one(value):
         assert settings_of(variable, json.dumps(value)) == {variable: value}
 
 
-@given(option=st.sampled_from(sorted(OPTIONS)), value=TEXT | JSON.map(json.dumps) | st.sampled_from(["²", "[" * 9999]))
+@given(
+    option=st.sampled_from(sorted(OPTIONS)),
+    value=TEXT | JSON.map(json.dumps) | st.sampled_from(["²", "[" * 9999]),
+)
 def test_whatever_is_written_gives_a_value_or_one_sentence_and_no_traceback(option, value):
     variable = f"CELERY_{option.upper()}"
     try:
@@ -269,17 +272,29 @@ def test_a_time_zone_that_does_not_exist_is_named(value):
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:pw@redis:6379/0", "rediss://redis", "redis+socket:///tmp/redis.sock", "redis://a;redis://b"]
+    "url",
+    ["redis://:pw@redis:6379/0", "rediss://redis", "redis+socket:///tmp/redis.sock", "redis://a;redis://b"],
 )
 def test_a_redis_broker_is_taken(url):
     assert env.checked_broker(url) == url
 
 
 @pytest.mark.parametrize(
-    "url", ["amqp://guest@rabbit", "sqs://", "memory://", "filesystem://", "redis://a;amqp://b", "redis:6379", "pyamqp://"]
+    "url",
+    [
+        "amqp://guest@rabbit",
+        "sqs://",
+        "memory://",
+        "filesystem://",
+        "redis://a;amqp://b",
+        "redis:6379",
+        "pyamqp://",
+    ],
 )
 def test_a_broker_that_is_not_redis_is_refused(url):
-    with pytest.raises(ConfigError, match="CELERY_BROKER_URL .* the only broker Celeriac runs on is Redis; write redis://"):
+    with pytest.raises(
+        ConfigError, match="CELERY_BROKER_URL .* the only broker Celeriac runs on is Redis; write redis://"
+    ):
         env.checked_broker(url)
 
 

@@ -58,7 +58,11 @@ def test_every_command_runs_when_nothing_is_wrong():
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("CELERY_BROKER_URL", "amqp://guest@rabbit//", "the only broker Celeriac runs on is Redis; write redis://"),
+        (
+            "CELERY_BROKER_URL",
+            "amqp://guest@rabbit//",
+            "the only broker Celeriac runs on is Redis; write redis://",
+        ),
         ("CELERY_TIMEZONE", "Mars/Phobos", "is no time zone; write it like UTC"),
         ("CELERY_WORKER_CONCURRENCY", "two", "is not a number"),
         ("DATABASE_URL", "sqlite:////tmp/x", "is no address of a Postgres; write it like postgres://"),
@@ -103,7 +107,9 @@ def test_a_placeholder_secret_stops_the_start_and_is_named(name):
     assert f"{name} is a placeholder; delete the line" in refused(**{name: "changeme-before-production"})
 
 
-@pytest.mark.parametrize("placeholder", ["admin", "Password", "postgres", "django-insecure-x7#k2", "your-secret-here"])
+@pytest.mark.parametrize(
+    "placeholder", ["admin", "Password", "postgres", "django-insecure-x7#k2", "your-secret-here"]
+)
 def test_what_tutorials_write_is_a_placeholder(placeholder):
     with pytest.raises(env.ConfigError, match="POSTGRES_PASSWORD is a placeholder"):
         env.strong("POSTGRES_PASSWORD", placeholder)
@@ -135,7 +141,12 @@ def test_a_secret_file_that_is_not_there_is_named(name):
 
 def test_flower_gets_no_secret_but_the_brokers():
     given = json.loads(
-        evaluate(f"__import__('json').dumps({EVERY_SECRET})", **NEEDED, SERVICE="flower", EMAIL_URL="smtp://mail:25")
+        evaluate(
+            f"__import__('json').dumps({EVERY_SECRET})",
+            **NEEDED,
+            SERVICE="flower",
+            EMAIL_URL="smtp://mail:25",
+        )
     )
 
     assert given.pop("REDIS_PASSWORD") == SECRET
@@ -202,15 +213,29 @@ def test_without_public_url_only_this_machine_is_served():
 @pytest.mark.parametrize(
     "url",
     [
-        *("www.my-site.org", "ftp://my-site.org", "https://", "https://my-site.org/shop", "https://my-site.org?a=b"),
-        *("http://*", "http://.my-site.org", "http://user@my-site.org", "http://my site.org", "http://my-site.org:port"),
+        *(
+            "www.my-site.org",
+            "ftp://my-site.org",
+            "https://",
+            "https://my-site.org/shop",
+            "https://my-site.org?a=b",
+        ),
+        *(
+            "http://*",
+            "http://.my-site.org",
+            "http://user@my-site.org",
+            "http://my site.org",
+            "http://my-site.org:port",
+        ),
         *("http://[", "https://my-site.org#top"),
     ],
 )
 def test_a_public_url_that_is_no_address_is_named(monkeypatch, url):
     monkeypatch.setenv("PUBLIC_URL", url)
 
-    with pytest.raises(env.ConfigError, match=r"^Celeriac cannot start: PUBLIC_URL=.* is no address; write it like https://"):
+    with pytest.raises(
+        env.ConfigError, match=r"^Celeriac cannot start: PUBLIC_URL=.* is no address; write it like https://"
+    ):
         env.public_url()
 
 
@@ -289,7 +314,18 @@ print(debug_task.apply_async(queue="results").get(timeout=30)["queue"])
         "CELERY_TASK_DEFAULT_QUEUE": "results",
         "POSTGRES_DB": connection.settings_dict["NAME"],
     }
-    worker = ("celery", "-A", "config", "worker", "-P", "solo", "-c", "1", "--without-mingle", "--without-gossip")
+    worker = (
+        "celery",
+        "-A",
+        "config",
+        "worker",
+        "-P",
+        "solo",
+        "-c",
+        "1",
+        "--without-mingle",
+        "--without-gossip",
+    )
     with running(*worker, log=tmp_path / "log", **variables):
         done = run(sys.executable, "-c", code, **variables)
     assert done.stdout.strip() == "results", done.stderr + Path(tmp_path / "log").read_text()

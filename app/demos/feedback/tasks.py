@@ -61,7 +61,7 @@ def mail(feedback: Feedback) -> EmailMessage:
     return EmailMessage(
         subject="Feedback from the site",
         body=f"{feedback.message}\n\n-- \n{feedback.email}\n",
-        to=[getattr(settings, "FEEDBACK_TO", "") or settings.DEFAULT_FROM_EMAIL],
+        to=[settings.FEEDBACK_TO or settings.DEFAULT_FROM_EMAIL],
         reply_to=[feedback.email],
         # The same at every attempt: should a worker die between the mail server's "250 OK" and our commit,
         # the second copy can be told from a second feedback.

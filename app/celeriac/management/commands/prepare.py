@@ -18,7 +18,9 @@ class Command(BaseCommand):
     help = "Migrate, make the cache table, seed the schedules and create the first admin; safe to run at once twice."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--reset-admin", action="store_true", help="only give the first admin ADMIN_PASSWORD")
+        parser.add_argument(
+            "--reset-admin", action="store_true", help="only give the first admin ADMIN_PASSWORD"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -41,7 +43,9 @@ class Command(BaseCommand):
     def create_admin(self) -> None:
         """The first superuser, with the generated password; later its password is changed in the admin."""
         users, name = get_user_model().objects, env.text("ADMIN_USERNAME", "admin")
-        if users.filter(Q(is_superuser=True) | Q(username=name)).exists():  # one who is no longer admin stays so
+        if users.filter(
+            Q(is_superuser=True) | Q(username=name)
+        ).exists():  # one who is no longer admin stays so
             return
         password = env.secret("ADMIN_PASSWORD", default="")
         if not password:
@@ -65,4 +69,4 @@ def explain(error: str) -> str:
             "Postgres refuses POSTGRES_PASSWORD: its data were made with another one; put the old one back, or "
             "run `make rotate SECRET=POSTGRES_PASSWORD` to give the database the new one."
         )
-    return f"Postgres does not let us in: {error.strip().splitlines()[-1]}"
+    return f"Postgres does not let us in: {' '.join(error.split())}"
