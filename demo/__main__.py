@@ -46,7 +46,7 @@ def main() -> None:
         write_activate(variables)
         os.environ.update(variables, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", PYTHONUNBUFFERED="1")
         prepare()
-        print(welcome(variables))  # noqa: T201
+        print(welcome(variables))
         run()
 
 
@@ -79,7 +79,7 @@ def prepare() -> None:
     manage = [sys.executable, "manage.py"]
     environment = {**os.environ, "SERVICE": "migrate"}
     for command in (["collectstatic", "--no-input", "--verbosity=0"], ["prepare"]):
-        done = subprocess.run([*manage, *command], cwd=ROOT / "app", env=environment, stdout=subprocess.PIPE)  # noqa: S603
+        done = subprocess.run([*manage, *command], cwd=ROOT / "app", env=environment, stdout=subprocess.PIPE)
         if done.returncode:
             sys.exit(done.returncode)
 

@@ -71,13 +71,13 @@ def postgres_from_path(data: Path) -> Iterator[str]:
     if not (data / "PG_VERSION").exists():
         initdb = str(Path(pg_ctl).with_name("initdb"))
         command = [initdb, "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=utf8"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     options = f"-h '' -k {data}"
-    subprocess.run([pg_ctl, "-w", "-D", str(data), "-o", options, "-l", str(data / "log"), "start"], check=True)  # noqa: S603
+    subprocess.run([pg_ctl, "-w", "-D", str(data), "-o", options, "-l", str(data / "log"), "start"], check=True)
     try:
         yield str(data)
     finally:
-        subprocess.run([pg_ctl, "-w", "-D", str(data), "-m", "fast", "stop"], check=False)  # noqa: S603
+        subprocess.run([pg_ctl, "-w", "-D", str(data), "-m", "fast", "stop"], check=False)
 
 
 @contextmanager
@@ -88,7 +88,9 @@ def redis(data: Path, password: str, port: int = 0) -> Iterator[dict[str, str]]:
     # The password goes in by standard input: on the command line every user of the machine could read it.
     config = f"{REDIS_CONF.read_text()}\nbind 127.0.0.1\nport {port}\ndir {data}\nrequirepass {password}\n"
     with (data / "log").open("ab") as log:
-        process = subprocess.Popen([redis_server(), "-"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
+        process = subprocess.Popen(
+            [redis_server(), "-"], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
     assert process.stdin
     process.stdin.write(config.encode())
     process.stdin.close()

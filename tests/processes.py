@@ -3,13 +3,9 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "app"
@@ -49,9 +45,7 @@ def evaluate(expression: str, **variables: str | None) -> str:
 def running(*command: str, log: Path, **variables: str | None) -> Iterator[subprocess.Popen[bytes]]:
     """``command`` in the background, its output in ``log``; ended with the block."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=APP, env=environment(**variables), stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, cwd=APP, env=environment(**variables), stdout=output, stderr=output)
     try:
         yield process
     finally:
@@ -61,13 +55,3 @@ def running(*command: str, log: Path, **variables: str | None) -> Iterator[subpr
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def eventually(true: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first true answer of ``true``, or a failed test after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := true():
-            return answer
-        time.sleep(0.05)
-    pytest.fail(f"not true after {seconds} s: {true}")

@@ -19,8 +19,7 @@ def visibility_timeout_outlasts_every_task(**kwargs: Any) -> list[Error]:
     if not isinstance(visibility, (int, float)):
         return [
             Error(
-                f"The visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS is {visibility!r}, "
-                "which is no number.",
+                f"The visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS is {visibility!r}, which is no number.",
                 hint='Write it like {"visibility_timeout": 7200}, in seconds.',
                 id="celeriac.E005",
             )
@@ -28,9 +27,7 @@ def visibility_timeout_outlasts_every_task(**kwargs: Any) -> list[Error]:
     current_app.loader.import_default_modules()
     limits = {"CELERY_TASK_TIME_LIMIT": settings.CELERY_TASK_TIME_LIMIT}
     limits |= {
-        f"The time_limit of {name}": task.time_limit
-        for name, task in current_app.tasks.items()
-        if task.time_limit
+        f"The time_limit of {name}": task.time_limit for name, task in current_app.tasks.items() if task.time_limit
     }
     return [
         Error(
@@ -104,8 +101,7 @@ def connections_fit_into_postgres(**kwargs: Any) -> list[Error]:
             f"The stack can open {sum(needed.values())} connections ({roles}), and Postgres allows {most} "
             f"(POSTGRES_MAX_CONNECTIONS={settings.POSTGRES_MAX_CONNECTIONS} less "
             f"{RESERVED_CONNECTIONS} for its superuser).",
-            hint="Raise POSTGRES_MAX_CONNECTIONS, or lower the replicas, WEB_THREADS or "
-            "CELERY_WORKER_CONCURRENCY.",
+            hint="Raise POSTGRES_MAX_CONNECTIONS, or lower the replicas, WEB_THREADS or CELERY_WORKER_CONCURRENCY.",
             id="celeriac.E004",
         )
     ]

@@ -76,9 +76,22 @@ class Worker:
             "SERVICE": "worker",
             **variables,
         }
-        command = [sys.executable, "-m", "tests.run_worker", "-A", "config", "worker", "-l", "INFO", "-Q", "default"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.run_worker",
+            "-A",
+            "config",
+            "worker",
+            "-l",
+            "INFO",
+            "-Q",
+            "default",
+        ]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([*command, *options], cwd=ROOT / "app", env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [*command, *options], cwd=ROOT / "app", env=environment, stdout=log, stderr=log
+            )
         eventually(lambda: "ready." in self.log.read_text() or self.process.poll() is not None)
 
     def alive(self) -> bool:

@@ -86,9 +86,7 @@ def make() -> None:
 def rotate(name: str) -> None:
     """Write the secret that the environment gives, or a new one; scripts/rotate tells those who use it."""
     if name not in GROUPS or name in OPTIONAL:
-        raise ConfigError(
-            f"SECRET={name} cannot be rotated; it is one of {', '.join(sorted(set(GROUPS) - OPTIONAL))}."
-        )
+        raise ConfigError(f"SECRET={name} cannot be rotated; it is one of {', '.join(sorted(set(GROUPS) - OPTIONAL))}.")
     old, value = kept(name), given(name)
     write(name, value if value and value != old else secrets.token_urlsafe(32))
     if value and value == old:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 import environ
+from celery.app.backends import BACKEND_ALIASES
 from celery.app.defaults import NAMESPACES, Option, flatten
 from django.core.exceptions import ImproperlyConfigured
 from environ.fileaware_mapping import FileAwareMapping
@@ -55,10 +56,7 @@ OPTIONS: dict[str, Option] = {
 
 #: Variables named as Celery's settings were before 4.0 (``CELERYD_CONCURRENCY``) -> as they are now.
 OLD_NAMES = {
-    old.upper(): f"CELERY_{new.upper()}"
-    for new, option in OPTIONS.items()
-    for old in option.old
-    if "{" not in old
+    old.upper(): f"CELERY_{new.upper()}" for new, option in OPTIONS.items() for old in option.old if "{" not in old
 }
 
 #: Options whose defaults are a safety net: what the environment gives is laid over them, key by key.
@@ -159,9 +157,7 @@ def strong(name: str, value: str) -> str:
             "or delete the line to have one made."
         )
     if set(value) & set(FORBIDDEN.get(name, "")):
-        raise ConfigError(
-            f"{name} has a space, a quote or a comma in it, which cuts it off; use other characters."
-        )
+        raise ConfigError(f"{name} has a space, a quote or a comma in it, which cuts it off; use other characters.")
     return value
 
 
@@ -219,6 +215,17 @@ def checked_broker(url: str, name: str = "CELERY_BROKER_URL") -> str:
     return url
 
 
+def checked_backend(backend: str) -> str:
+    """Celery would find out when the first result is stored, and that one would be lost."""
+    alias = re.split(r"\+|://", backend)[0]
+    if alias in {*BACKEND_ALIASES, "django-db", "django-cache"} or "." in alias:  # or the path of a class
+        return backend
+    raise ConfigError(
+        f"CELERY_RESULT_BACKEND begins with {alias}, which is no result backend; write django-db, redis, "
+        "django-cache or redis://…, or delete the line."
+    )
+
+
 def celery_settings(environment: Mapping[str, str], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Every ``CELERY_…`` variable as a Celery setting, typed by Celery's own option table.
 
@@ -250,12 +257,8 @@ def _is_file_of_option(variable: str) -> bool:
 def _nearest(variable: str) -> str:
     """What someone who wrote ``variable`` most likely meant."""
     key = variable.removeprefix("CELERY_").lower()
-    longer = sorted(
-        (o for o in OPTIONS if o.endswith(f"_{key}")), key=lambda o: (not o.startswith("task_"), len(o))
-    )
-    close = [
-        f"CELERY_{o.upper()}" for o in longer or difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.5)
-    ]
+    longer = sorted((o for o in OPTIONS if o.endswith(f"_{key}")), key=lambda o: (not o.startswith("task_"), len(o)))
+    close = [f"CELERY_{o.upper()}" for o in longer or difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.5)]
     new = OLD_NAMES.get(variable) or (close[0] if close else None)
     return f"the nearest one is {new}" if new else "see Celery's list of settings"
 

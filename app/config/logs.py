@@ -1,4 +1,4 @@
-"""Logs: one line for each event, JSON in containers, coloured on a terminal; a request's id follows its tasks."""
+"""Logs: one line an event, JSON in containers, coloured on a terminal; a request's id follows its tasks."""
 
 import logging.config
 from typing import Any
@@ -7,7 +7,7 @@ import structlog
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS = ("json", "console")
-SHARED = [
+SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -246,7 +246,7 @@ _celery["CELERY_BROKER_URL"] = env.checked_broker(_celery["CELERY_BROKER_URL"] o
 _celery["CELERY_RESULT_BACKEND"] = {
     "django-db": "celeriac.worker.results:DatabaseBackend",
     "redis": _celery["CELERY_BROKER_URL"],
-}.get(_celery["CELERY_RESULT_BACKEND"], _celery["CELERY_RESULT_BACKEND"])
+}.get(_celery["CELERY_RESULT_BACKEND"], env.checked_backend(_celery["CELERY_RESULT_BACKEND"]))
 env.export(_celery)
 vars().update(_celery)
 # For mypy: those that this repository reads, too.
@@ -257,7 +257,7 @@ CELERY_TASK_TIME_LIMIT: float | None
 CELERY_WORKER_CONCURRENCY: int | str
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT: float
 
-# --- What the system checks in celeriac.checks compare: the size of the stack --------------------------------
+# --- What the system checks in celeriac.checks compare: the size of the stack -------------------------------
 
 POSTGRES_MAX_CONNECTIONS = env.number("POSTGRES_MAX_CONNECTIONS", 100, minimum=10)
 WEB_PROCESSES = env.number("WEB_PROCESSES", 2, minimum=1)

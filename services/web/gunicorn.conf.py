@@ -5,7 +5,7 @@ import os
 # Read here too, in gunicorn's parent: a wrong variable then stops the start in one sentence.
 from config import settings
 
-bind = os.environ.get("WEB_BIND", "0.0.0.0:8000")  # noqa: S104  the container's own network; nginx publishes
+bind = os.environ.get("WEB_BIND", "0.0.0.0:8000")
 worker_class = "gthread"
 workers = settings.WEB_PROCESSES
 threads = settings.WEB_THREADS

@@ -57,7 +57,7 @@ def _answer(start_response: Callable[..., Any], body: dict[str, Any], ok: bool) 
 
 
 def readiness() -> dict[str, str]:
-    """``ok`` or one sentence for each of: database with its migrations, broker. Takes seconds when one is away."""
+    """``ok`` or one sentence for each of: database with migrations, broker. Takes seconds if one is away."""
     return {"database": _database(), "broker": _broker()}
 
 

@@ -38,12 +38,8 @@ def _fields(name: str, entry: Any) -> dict[str, Any]:
         options = dict(entry.get("options", {}))
         if "expires" in options:  # Celery's name for it
             options["expire_seconds"] = options.pop("expires")
-        fields = ModelEntry._unpack_fields(
-            **{**entry, "schedule": _schedule(entry["schedule"]), "options": options}
-        )
-        if not isinstance(json.loads(fields["args"]), list) or not isinstance(
-            json.loads(fields["kwargs"]), dict
-        ):
+        fields = ModelEntry._unpack_fields(**{**entry, "schedule": _schedule(entry["schedule"]), "options": options})
+        if not isinstance(json.loads(fields["args"]), list) or not isinstance(json.loads(fields["kwargs"]), dict):
             raise ValueError("args has to be a list and kwargs a map")
         PeriodicTask(name=name, **fields).clean_fields()
     except KeyError as error:

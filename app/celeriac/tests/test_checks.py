@@ -31,12 +31,8 @@ def test_a_task_that_may_outlast_the_visibility_timeout_fails_the_check(settings
 
     said = failure()
 
-    assert (
-        f"CELERY_TASK_TIME_LIMIT is {limit or 'not set'} and the broker's visibility_timeout is 3600" in said
-    )
-    assert (
-        "HINT: Set it below 3600, or a longer visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS" in said
-    )
+    assert f"CELERY_TASK_TIME_LIMIT is {limit or 'not set'} and the broker's visibility_timeout is 3600" in said
+    assert "HINT: Set it below 3600, or a longer visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS" in said
 
 
 def test_a_single_tasks_own_limit_may_not_outlast_the_visibility_timeout_either():
@@ -61,10 +57,7 @@ def test_a_longer_visibility_timeout_allows_longer_tasks(settings):
 def test_a_visibility_timeout_that_is_no_number_is_named(settings, written):
     settings.CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": written}
 
-    assert (
-        f"The visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS is {written!r}, which is no number"
-        in failure()
-    )
+    assert f"The visibility_timeout in CELERY_BROKER_TRANSPORT_OPTIONS is {written!r}, which is no number" in failure()
 
 
 @pytest.mark.parametrize("soft", [1800, 2000])
@@ -83,10 +76,7 @@ def test_a_soft_time_limit_may_be_left_out(settings):
 def test_a_grace_shorter_than_the_drain_fails_the_check(settings):
     settings.STOP_GRACE_SECONDS = 60
 
-    assert (
-        "HINT: Set STOP_GRACE_SECONDS to at least 75, or a shorter CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT"
-        in failure()
-    )
+    assert "HINT: Set STOP_GRACE_SECONDS to at least 75, or a shorter CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT" in failure()
 
 
 def test_more_connections_than_postgres_allows_fail_the_check_and_are_counted_by_role(settings):

@@ -17,7 +17,8 @@ from django_celery_beat.models import PeriodicTask
 
 from celeriac.management.commands.prepare import LOCK, explain
 from config.env import ConfigError
-from tests.processes import APP, environment, eventually, run
+from tests.processes import APP, environment, run
+from tests.waiting import eventually
 
 PASSWORD = "given-4c1d7be0-by-me"
 PREPARE = (sys.executable, "manage.py", "prepare")
@@ -28,9 +29,7 @@ def fresh_database() -> Iterator[str]:
     """An empty database; yields its name."""
     name = f"fresh_{uuid4().hex}"
     server = {
-        key: value
-        for key, value in connection.get_connection_params().items()
-        if key in {"host", "port", "user"}
+        key: value for key, value in connection.get_connection_params().items() if key in {"host", "port", "user"}
     }
     with psycopg.connect(dbname="postgres", autocommit=True, **server) as admin:
         admin.execute(f"CREATE DATABASE {name}")
@@ -54,9 +53,7 @@ def test_two_at_once_on_a_fresh_database_both_succeed_and_the_second_finds_nothi
     with fresh_database() as database:
         variables = environment(POSTGRES_DB=database, ADMIN_PASSWORD=PASSWORD, SERVICE="migrate")
         both = [
-            subprocess.Popen(
-                PREPARE, cwd=APP, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+            subprocess.Popen(PREPARE, cwd=APP, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(2)
         ]
         outputs = [process.communicate(timeout=60) for process in both]
@@ -82,14 +79,10 @@ def test_two_at_once_on_a_fresh_database_both_succeed_and_the_second_finds_nothi
 @pytest.mark.django_db(transaction=True)
 def test_one_waits_while_another_is_at_work(tmp_path):
     name = connection.settings_dict["NAME"]
-    waiting = (
-        f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {LOCK & 0xFFFFFFFF}"
-    )
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with psycopg.connect(**connection.get_connection_params() | {"dbname": name}) as other:
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        process = subprocess.Popen(
-            PREPARE, cwd=APP, env=environment(POSTGRES_DB=name), stdout=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(PREPARE, cwd=APP, env=environment(POSTGRES_DB=name), stdout=subprocess.DEVNULL)
         eventually(lambda: rows(name, waiting))
         assert process.poll() is None
     assert process.wait(30) == 0
@@ -162,9 +155,7 @@ def test_the_first_admin_can_be_let_in_again(admin_password, monkeypatch):
 def test_letting_in_nobody_is_said(admin_password, monkeypatch):
     monkeypatch.setenv("ADMIN_USERNAME", "nobody")
 
-    with pytest.raises(
-        ConfigError, match="there is no user nobody; ADMIN_USERNAME says who the first admin is"
-    ):
+    with pytest.raises(ConfigError, match="there is no user nobody; ADMIN_USERNAME says who the first admin is"):
         call_command("prepare", "--reset-admin")
 
 

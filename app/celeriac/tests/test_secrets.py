@@ -20,9 +20,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "given").mkdir()
     monkeypatch.setattr(secrets, "GIVEN", tmp_path / "given")
     monkeypatch.setattr(secrets, "FOLDER", tmp_path / "made")
-    if (
-        os.geteuid() != 0
-    ):  # only root, and the container's user by its groups, may give a file to these groups
+    if os.geteuid() != 0:  # only root, and the container's user by its groups, may give a file to these groups
         monkeypatch.setattr(secrets, "GROUPS", dict.fromkeys(GROUPS, os.getegid()))
     secrets.FOLDER.mkdir()
     return secrets.FOLDER

@@ -44,7 +44,7 @@ class Consumer(StockConsumer):
 
         The loop does not turn meanwhile: it waits here, or where an event is to be published.
         """
-        conn._ensure_connection = partial(_beating, conn._ensure_connection)
+        conn._ensure_connection = partial(_beating, conn._ensure_connection)  # type: ignore[method-assign]
         return super().ensure_connected(conn)
 
 
@@ -68,7 +68,7 @@ class Reattach(bootsteps.StartStopStep):
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
     def start(self, consumer: Consumer) -> None:
-        left = getattr(consumer, "left_unacked", set())
+        left: set[str] = getattr(consumer, "left_unacked", set())
         if not left:
             return
         channel = consumer.task_consumer.channel

@@ -30,5 +30,5 @@ def check_connections(**kwargs: Any) -> None:
         if connection.in_atomic_block:  # an eager task inside somebody's transaction
             continue
         if idle:
-            connection.health_check_done = False  # the next query asks first, because of CONN_HEALTH_CHECKS
+            connection.health_check_done = False  # type: ignore[attr-defined]  # the next query asks first, because of CONN_HEALTH_CHECKS
         connection.close_if_unusable_or_obsolete()

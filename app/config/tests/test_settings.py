@@ -9,7 +9,8 @@ import pytest
 from django.db import connection
 
 from config import env
-from tests.processes import APP, ROOT, evaluate, eventually, run, running
+from tests.processes import APP, ROOT, evaluate, run, running
+from tests.waiting import eventually
 
 SECRET = "a-good-one-4c1d7be0"
 GUNICORN = ("gunicorn", "--config", str(ROOT / "services/web/gunicorn.conf.py"), "config.wsgi:application")
@@ -38,7 +39,7 @@ def refused(**variables: str | None) -> str:
     return sentence(sys.executable, "-c", "from config import settings", **variables)
 
 
-# --- A wrong variable stops the start ------------------------------------------------------------------------
+# --- A wrong variable stops the start ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
@@ -63,6 +64,8 @@ def test_every_command_runs_when_nothing_is_wrong():
             "amqp://guest@rabbit//",
             "the only broker Celeriac runs on is Redis; write redis://",
         ),
+        ("CELERY_RESULT_BACKEND", "postgres", "is no result backend; write django-db, redis, django-cache or"),
+        ("CELERY_RESULT_BACKEND", "nonsense://host", "is no result backend"),
         ("CELERY_TIMEZONE", "Mars/Phobos", "is no time zone; write it like UTC"),
         ("CELERY_WORKER_CONCURRENCY", "two", "is not a number"),
         ("DATABASE_URL", "sqlite:////tmp/x", "is no address of a Postgres; write it like postgres://"),
@@ -85,7 +88,7 @@ def test_a_wrong_value_stops_the_start_and_is_named(variable, value, said):
     assert SECRET not in said_instead
 
 
-# --- Secrets -------------------------------------------------------------------------------------------------
+# --- Secrets -------------------------------------------------------------------------------------------
 
 SECRETS = ("DJANGO_SECRET_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
 NEEDED = dict.fromkeys(SECRETS, SECRET)
@@ -107,9 +110,7 @@ def test_a_placeholder_secret_stops_the_start_and_is_named(name):
     assert f"{name} is a placeholder; delete the line" in refused(**{name: "changeme-before-production"})
 
 
-@pytest.mark.parametrize(
-    "placeholder", ["admin", "Password", "postgres", "django-insecure-x7#k2", "your-secret-here"]
-)
+@pytest.mark.parametrize("placeholder", ["admin", "Password", "postgres", "django-insecure-x7#k2", "your-secret-here"])
 def test_what_tutorials_write_is_a_placeholder(placeholder):
     with pytest.raises(env.ConfigError, match="POSTGRES_PASSWORD is a placeholder"):
         env.strong("POSTGRES_PASSWORD", placeholder)
@@ -123,7 +124,8 @@ def test_a_weak_secret_is_refused_and_the_sentence_does_not_show_it(weak):
 
 
 def test_every_secret_can_come_from_a_file(tmp_path):
-    files, expected = {}, {}
+    files: dict[str, str] = {}
+    expected: dict[str, str] = {}
     for name in (*SECRETS, "EMAIL_URL"):
         expected[name] = "smtp://mail:25" if name == "EMAIL_URL" else f"{SECRET}-{name}"
         (tmp_path / name).write_text(f"{expected[name]}\n")
@@ -171,12 +173,12 @@ def test_an_address_is_no_weak_secret():
     assert "'sslmode': 'require'" in seen
 
 
-# --- PUBLIC_URL alone decides --------------------------------------------------------------------------------
+# --- PUBLIC_URL alone decides --------------------------------------------------------------------------
 
 
 PUBLIC = (
-    "[settings.PUBLIC_URL, settings.ALLOWED_HOSTS, settings.CSRF_TRUSTED_ORIGINS, settings.SESSION_COOKIE_SECURE,"
-    " settings.CSRF_COOKIE_SECURE, settings.FLOWER_URL, settings.DEFAULT_FROM_EMAIL]"
+    "[settings.PUBLIC_URL, settings.ALLOWED_HOSTS, settings.CSRF_TRUSTED_ORIGINS,"
+    " settings.SESSION_COOKIE_SECURE, settings.CSRF_COOKIE_SECURE, settings.FLOWER_URL, settings.DEFAULT_FROM_EMAIL]"
 )
 
 
@@ -185,18 +187,39 @@ PUBLIC = (
     [
         (
             "https://www.my-site.org",
-            ["https://www.my-site.org", ["www.my-site.org"], ["https://www.my-site.org"], True, True]
-            + ["https://www.my-site.org:5555", "celeriac@www.my-site.org"],
+            [
+                "https://www.my-site.org",
+                ["www.my-site.org"],
+                ["https://www.my-site.org"],
+                True,
+                True,
+                "https://www.my-site.org:5555",
+                "celeriac@www.my-site.org",
+            ],
         ),
         (
             "HTTP://Intra.net:8000/",
-            ["http://intra.net:8000", ["intra.net"], ["http://intra.net:8000"], False, False]
-            + ["http://intra.net:5555", "celeriac@intra.net"],
+            [
+                "http://intra.net:8000",
+                ["intra.net"],
+                ["http://intra.net:8000"],
+                False,
+                False,
+                "http://intra.net:5555",
+                "celeriac@intra.net",
+            ],
         ),
         (
             "https://[2001:db8::1]:443",
-            ["https://[2001:db8::1]", ["[2001:db8::1]"], ["https://[2001:db8::1]"], True, True]
-            + ["https://[2001:db8::1]:5555", "celeriac@[2001:db8::1]"],
+            [
+                "https://[2001:db8::1]",
+                ["[2001:db8::1]"],
+                ["https://[2001:db8::1]"],
+                True,
+                True,
+                "https://[2001:db8::1]:5555",
+                "celeriac@[2001:db8::1]",
+            ],
         ),
     ],
 )
@@ -239,7 +262,7 @@ def test_a_public_url_that_is_no_address_is_named(monkeypatch, url):
         env.public_url()
 
 
-# --- Celery gets what was written ----------------------------------------------------------------------------
+# --- Celery gets what was written ----------------------------------------------------------------------
 
 SCHEDULE = '{"x": {"task": "config.tasks.debug_task", "schedule": 60}}'
 
@@ -247,7 +270,8 @@ SCHEDULE = '{"x": {"task": "config.tasks.debug_task", "schedule": 60}}'
 def test_every_celery_variable_is_a_setting_of_the_running_app():
     seen = evaluate(
         "[app.conf.task_time_limit, app.conf.task_acks_late, app.conf.imports, app.conf.worker_concurrency,"
-        " app.conf.broker_transport_options['visibility_timeout'], app.conf.broker_transport_options['socket_timeout']]",
+        " app.conf.broker_transport_options['visibility_timeout'],"
+        " app.conf.broker_transport_options['socket_timeout']]",
         CELERY_TASK_TIME_LIMIT="60",
         CELERY_TASK_ACKS_LATE="false",
         CELERY_IMPORTS='["config.tasks"]',
@@ -286,7 +310,7 @@ def test_beat_starts_with_a_schedule_in_its_environment_and_makes_no_file_of_it(
         assert set(os.listdir(APP)) == before
 
 
-def test_the_short_result_backend_redis_becomes_an_address_with_the_password(tmp_path):
+def test_the_short_result_backend_redis_becomes_an_address_with_the_password():
     seen = evaluate(
         "[__import__('os').environ['CELERY_RESULT_BACKEND'], app.conf.result_backend, app.backend.as_uri(True)]",
         CELERY_RESULT_BACKEND="redis",

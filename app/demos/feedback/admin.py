@@ -55,9 +55,7 @@ class FeedbackAdmin(admin.ModelAdmin):
                     failed_at=None, error="", task_id=""
                 )
         except BROKER_AWAY:
-            self.message_user(
-                request, "The queue cannot be reached. Nothing is lost: send them later.", messages.ERROR
-            )
+            self.message_user(request, "The queue cannot be reached. Nothing is lost: send them later.", messages.ERROR)
             return
         if again:
             self.message_user(request, f"Queued again: {len(again)}.", messages.SUCCESS)

@@ -1,4 +1,4 @@
-"""The web process's probes tell the truth, and a process whose threads are all stuck gives way to a new one."""
+"""The web process's probes tell the truth, and a process with all threads stuck gives way to a new one."""
 
 import json
 import threading
@@ -16,12 +16,13 @@ from celeriac.health import web
 from celeriac.health.web import Health
 from config.wsgi import application
 from demo.servers import free_port
-from tests.processes import ROOT, eventually, running
+from tests.processes import ROOT, running
+from tests.waiting import eventually
 
 
 def ask(app, path, **environ):
     """What ``app`` answers: the status and, for JSON, the body."""
-    answer = {}
+    answer: dict[str, str] = {}
     setup_testing_defaults(environ)
     body = b"".join(app(environ | {"PATH_INFO": path}, lambda status, headers: answer.update(status=status)))
     return answer["status"], json.loads(body) if body.startswith(b"{") else body
@@ -32,7 +33,7 @@ def _asked_for_the_first_time(monkeypatch):
     monkeypatch.setattr(web, "_migrated", False)
 
 
-# --- /healthz ------------------------------------------------------------------------------------------------
+# --- /healthz ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["localhost", "10.0.0.7:8000", "no.such.host", ""])
@@ -54,7 +55,7 @@ def test_every_other_path_is_the_sites():
     )
 
 
-# --- /readyz -------------------------------------------------------------------------------------------------
+# --- /readyz -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
@@ -132,15 +133,13 @@ def test_readyz_is_green_in_the_real_web_process(tmp_path):
         assert get(f"{url}/healthz") == (200, '{"alive": true}')
 
 
-# --- A process whose threads are all stuck -------------------------------------------------------------------
+# --- A process whose threads are all stuck -------------------------------------------------------------
 
 
 def test_a_process_is_stuck_when_all_its_threads_are_for_long_enough():
     doors = threading.Event()
     health = Health(lambda environ, start_response: [b""] if doors.wait(20) else [])
-    threads = [
-        threading.Thread(target=lambda: list(health({"PATH_INFO": "/"}, lambda *a: None))) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: list(health({"PATH_INFO": "/"}, lambda *a: None))) for _ in range(2)]
     threads[0].start()
     eventually(lambda: len(health.busy_since) == 1)
     assert not health.stuck(threads=2, after=0)  # one thread is free

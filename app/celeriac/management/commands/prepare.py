@@ -15,12 +15,10 @@ LOCK = 0x63656C6572696163  # "celeriac"
 
 
 class Command(BaseCommand):
-    help = "Migrate, make the cache table, seed the schedules and create the first admin; safe to run at once twice."
+    help = "Migrate, make the cache table, seed the schedules, create the first admin; two at once are fine."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--reset-admin", action="store_true", help="only give the first admin ADMIN_PASSWORD"
-        )
+        parser.add_argument("--reset-admin", action="store_true", help="only give the first admin ADMIN_PASSWORD")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -43,9 +41,7 @@ class Command(BaseCommand):
     def create_admin(self) -> None:
         """The first superuser, with the generated password; later its password is changed in the admin."""
         users, name = get_user_model().objects, env.text("ADMIN_USERNAME", "admin")
-        if users.filter(
-            Q(is_superuser=True) | Q(username=name)
-        ).exists():  # one who is no longer admin stays so
+        if users.filter(Q(is_superuser=True) | Q(username=name)).exists():  # one who is no longer admin stays so
             return
         password = env.secret("ADMIN_PASSWORD", default="")
         if not password:
@@ -66,7 +62,7 @@ class Command(BaseCommand):
 def explain(error: str) -> str:
     if "password authentication failed" in error:
         return (
-            "Postgres refuses POSTGRES_PASSWORD: its data were made with another one; put the old one back, or "
-            "run `make rotate SECRET=POSTGRES_PASSWORD` to give the database the new one."
+            "Postgres refuses POSTGRES_PASSWORD: its data were made with another one; put the old one back, "
+            "or run `make rotate SECRET=POSTGRES_PASSWORD` to give the database the new one."
         )
     return f"Postgres does not let us in: {' '.join(error.split())}"

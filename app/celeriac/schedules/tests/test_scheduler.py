@@ -70,7 +70,7 @@ def test_a_schedule_that_is_switched_on_later_is_noticed(queued):
     scheduler = DatabaseScheduler(app=current_app)
     scheduler.tick()
 
-    row.enabled = True
+    row.enabled, row.last_run_at = True, timezone.now() - timedelta(minutes=1)
     row.save()
     scheduler.tick()
 

@@ -20,7 +20,7 @@ def give(settings):
     return give
 
 
-# --- Once in its life ----------------------------------------------------------------------------------------
+# --- Once in its life ----------------------------------------------------------------------------------
 
 
 def test_every_entry_is_written(give):
@@ -69,7 +69,7 @@ def test_a_schedule_that_somebody_made_under_that_name_is_left_alone(give):
     assert PeriodicTask.objects.get().task == "somebodys.own"
 
 
-# --- As JSON, from the environment ---------------------------------------------------------------------------
+# --- As JSON, from the environment ---------------------------------------------------------------------
 
 
 def test_a_number_is_seconds(give):

@@ -11,9 +11,7 @@ def unacked(broker) -> int:
     return broker.command("HLEN", "unacked")
 
 
-def test_a_redis_restart_under_a_running_task_costs_neither_the_worker_nor_a_second_run(
-    broker, start_worker, notes
-):
+def test_a_redis_restart_under_a_running_task_costs_neither_the_worker_nor_a_second_run(broker, start_worker, notes):
     worker = start_worker("-c", "1")
     broker.send(work, notes.path, "long", 5)
     eventually(lambda: "long began" in notes())

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios of things run side by side on this machine. Never a timed test."""
