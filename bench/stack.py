@@ -64,7 +64,7 @@ def requests() -> None:
     for path in ("/feedback/", "/"):
         url = f"http://localhost:{port}{path}"
         report = run("wrk", "--threads", "1", "--connections", "8", "--duration", "15s", "--latency", url)
-        found = dict(re.findall(r"(Requests/sec|99%): *([\d.]+\w*)", report))
+        found = dict(re.findall(r"(Requests/sec|99%):? *([\d.]+\w*)", report))
         errors = re.search(r"Non-2xx.*", report)
         print(f"\nGET {path}: {found['Requests/sec']} requests/s, p99 {found['99%']} {errors[0] if errors else ''}")
 

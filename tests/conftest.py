@@ -82,7 +82,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     stack, started = getattr(item, "funcargs", {}).get("stack"), item.stash.get(STARTED, None)
     if report.failed and stack and started:
         logs = stack.compose("logs", "--no-color", "--since", started.isoformat(), "--tail", "40", check=False)
-        report.sections.append(("Containers", stack.compose("ps", "--all", check=False).stdout))
+        report.sections.append(("Containers", stack.make("ps", check=False).stdout))
         report.sections.append(("Logs", "\n".join(line[:600] for line in logs.stdout.splitlines())))
     return report
 

@@ -38,6 +38,7 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> Done:
 
 
 def run(command: Sequence[str], check: bool = True, timeout: float = 900, **options: Any) -> Done:
+    __tracebackhide__ = True
     options = {"env": clean_environment(), "stdin": None if "input" in options else subprocess.DEVNULL, **options}
     done = subprocess.run(command, text=True, capture_output=True, timeout=timeout, check=False, **options)
     if check and done.returncode:
@@ -194,8 +195,8 @@ class Stack:
 
     def python(self, code: str, service: str = "web") -> str:
         """Run ``code`` beside the service, with Django set up and Celery's ``app``."""
-        code = f"import django; django.setup(); from config import celery_app as app\n{code}"
-        return self.exec(service, "python", "-c", code, service).stdout
+        code = f"from config import celery_app as app; import django; django.setup()\n{code}"
+        return self.exec(service, "python", "-c", code).stdout
 
     def send(self, task: str, *args: Any, **options: Any) -> str:
         """Queue a task and return its id."""
