@@ -5,6 +5,13 @@ What this file sets wins over Flower's own FLOWER_… variables; the rest of tho
 
 import os
 
+from tornado.ioloop import PeriodicCallback
+
+from celeriac.health.heartbeat import INTERVAL, Heartbeat
+
+# Beats from Flower's own loop; a loop that stays stuck ends the process.
+PeriodicCallback(Heartbeat().beat, INTERVAL * 1000).start()
+
 address = os.environ.get("FLOWER_ADDRESS", "0.0.0.0")  # noqa: S104  the container's own network; nginx publishes
 port = int(os.environ.get("FLOWER_PORT", "5555"))
 # Whoever may look may not stop workers, until somebody decides so.

@@ -8,7 +8,11 @@ then starts it anew.
 import faulthandler
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from kombu import Connection
 
 #: Seconds between two beats of a loop that turns.
 INTERVAL = 5.0
@@ -39,7 +43,22 @@ class Heartbeat:
         # A watchdog in C: it ends the process although a thread that never returns holds the interpreter.
         faulthandler.dump_traceback_later(ALIVE + PATIENCE + busy, exit=True)
 
-    def stop(self) -> None:
-        if self.path:
-            faulthandler.cancel_dump_traceback_later()
-            self.path.unlink(missing_ok=True)
+    def beat_while_connecting(self, connection: Connection, waiting: Callable[[], None] = lambda: None) -> None:
+        """Make ``connection`` beat, and call ``waiting``, at every attempt to reach its broker.
+
+        Waiting for a broker is being alive, and the loop does not turn meanwhile: it waits wherever it first
+        needed the broker.
+        """
+        ensure = connection._ensure_connection
+
+        def beating(errback: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Any:
+            def on_error(exc: Exception, interval: float) -> None:
+                self.beat(busy=interval)
+                waiting()
+                if errback:
+                    errback(exc, interval)
+
+            self.beat()
+            return ensure(on_error, *args, **kwargs)
+
+        connection._ensure_connection = beating  # type: ignore[method-assign]

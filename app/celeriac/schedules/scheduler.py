@@ -1,8 +1,10 @@
 """The scheduler that beat runs: django-celery-beat's, with a heartbeat, and seeded only once."""
 
+from functools import cached_property
 from typing import Any
 
 from django_celery_beat.schedulers import DatabaseScheduler as StockScheduler
+from kombu import Connection
 
 from celeriac.health.heartbeat import Heartbeat
 
@@ -18,6 +20,13 @@ class DatabaseScheduler(StockScheduler):
         self.heartbeat = Heartbeat()
         self.heartbeat.beat()
         super().__init__(*args, **kwargs)
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The connection that runs are sent through; beat waits in it for a broker that is away."""
+        connection = self.app.connection_for_write()
+        self.heartbeat.beat_while_connecting(connection)
+        return connection
 
     def setup_schedule(self) -> None:
         """Nothing is written here."""

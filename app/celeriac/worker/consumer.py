@@ -7,8 +7,6 @@ Here the unacknowledged messages are set aside before the close, and sorted out 
 """
 
 import logging
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -17,6 +15,7 @@ from celery.worker.consumer import Consumer as StockConsumer
 from kombu import Connection
 
 from celeriac.health.worker import heartbeat, install_for_solo
+from celeriac.worker.drain import Drain
 
 logger = logging.getLogger(__name__)
 
@@ -40,22 +39,9 @@ class Consumer(StockConsumer):
         super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Connection) -> Connection:
-        """Beat for every attempt to connect, now and whenever ``conn`` is lost: waiting is being alive.
-
-        The loop does not turn meanwhile: it waits here, or where an event is to be published.
-        """
-        conn._ensure_connection = partial(_beating, conn._ensure_connection)  # type: ignore[method-assign]
-        return super().ensure_connected(conn)
-
-
-def _beating(ensure: Callable[..., Any], errback: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Any:
-    def on_error(exc: Exception, interval: float) -> None:
-        heartbeat.beat(busy=interval)
-        if errback:
-            errback(exc, interval)
-
-    heartbeat.beat()
-    return ensure(on_error, *args, **kwargs)
+        heartbeat.beat_while_connecting(conn, Drain.stop_waiting)
+        with Drain.may_stop_at_once():
+            return super().ensure_connected(conn)
 
 
 class Reattach(bootsteps.StartStopStep):

@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import bootsteps, platforms
@@ -27,8 +29,11 @@ class Drain(bootsteps.StartStopStep):
     """Consumer bootstep: takes over SIGTERM once the worker is consuming."""
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
-    #: When SIGTERM came, on the monotonic clock. Kept over reconnects, so on the class.
+    # Kept over reconnects, so on the class.
+    #: When SIGTERM came, on the monotonic clock.
     since: float | None = None
+    #: Whether the worker waits for its broker: its loop, which drains, does not turn then.
+    waiting = False
 
     def __init__(self, consumer: Consumer, **kwargs: Any) -> None:
         self.timer: Any = None
@@ -45,8 +50,27 @@ class Drain(bootsteps.StartStopStep):
 
     @staticmethod
     def on_sigterm(*args: Any) -> None:
-        # Only a flag: a handler interrupts the loop anywhere, and may not touch the broker.
+        # Only flags: a handler interrupts the loop anywhere, and may not touch the broker.
         Drain.since = Drain.since or time.monotonic()
+        if Drain.waiting:
+            state.should_stop = os.EX_OK
+
+    @classmethod
+    @contextmanager
+    def may_stop_at_once(cls) -> Iterator[None]:
+        """While Celery connects: it looks every second whether it should stop."""
+        cls.waiting = True
+        try:
+            yield
+        finally:
+            cls.waiting = False
+
+    @classmethod
+    def stop_waiting(cls) -> None:
+        """Called at every attempt to reach the broker: a worker that was told to stop does not wait on."""
+        if cls.since is not None:
+            state.should_stop = os.EX_OK
+        state.maybe_shutdown()
 
     def look(self, consumer: Consumer) -> None:
         if Drain.since is None or state.should_stop is not None or state.should_terminate is not None:

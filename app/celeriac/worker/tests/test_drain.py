@@ -69,3 +69,13 @@ def test_threads_drain_too(broker, start_worker, notes):
     worker.process.wait(30)
     assert notes() == ["running began", "running ended"]
     assert broker.command("HLEN", "unacked") == 0
+
+
+def test_a_worker_that_waits_for_its_broker_stops_when_told(broker, start_worker):
+    worker = start_worker("-c", "1")
+    broker.stop()
+    eventually(lambda: "Trying again in" in worker.log.read_text())
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.process.wait(15) == 0
