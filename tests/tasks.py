@@ -1,6 +1,7 @@
 """Tasks for the tests, run by real workers. Each writes its effect to a file, one line for each run."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -28,3 +29,12 @@ def backend_pid(path: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         note(path, f"{os.getpid()} {cursor.fetchone()[0]}")
+
+
+@shared_task(default_retry_delay=1, max_retries=2)
+def dies(path: str, times: int) -> None:
+    """Kill the process this runs in, as the kernel does when memory runs out, the first ``times`` times."""
+    note(path, "began")
+    if len(Path(path).read_text().splitlines()) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    note(path, "ended")
