@@ -24,8 +24,8 @@ def pytest_load_initial_conftests() -> None:
     # Below /tmp, and readable on the way down: Postgres runs as another user when we are root.
     root = _running.enter_context(tempfile.TemporaryDirectory(prefix="celeriac-tests-", ignore_cleanup_errors=True))
     Path(root).chmod(0o755)
-    os.environ.update(ENVIRONMENT, STATE_DIR=f"{root}/state")
-    for folder in ("state/mail", "state/media/spool"):
+    os.environ.update(ENVIRONMENT, STATE_DIR=f"{root}/state", STATIC_ROOT=f"{root}/static")
+    for folder in ("state/mail", "state/media/spool", "static"):
         Path(root, folder).mkdir(parents=True)
     os.environ.update(_running.enter_context(servers(Path(root), "only-for-tests-redis")))
 

@@ -16,19 +16,10 @@ from django.db import connection
 from kombu import Connection
 
 from demo.servers import REDIS_CONF, free_port, redis_server, wait_for_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PROBE = ROOT / "services" / "file-probe"
-
-
-def eventually(true: Callable[[], Any], seconds: float = 30) -> Any:
-    """The first true answer of ``true``, or a failed test after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := true():
-            return answer
-        time.sleep(0.05)
-    pytest.fail(f"not true after {seconds} s: {true}")
 
 
 class Broker:

@@ -10,6 +10,7 @@ import secrets
 import sys
 from pathlib import Path
 
+from config import env
 from config.env import ConfigError, strong
 
 FOLDER = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
@@ -95,11 +96,11 @@ def rotate(name: str) -> None:
 
 def show(passwords: bool) -> None:
     """Print where people go, and what they log in with."""
-    site, flower = os.environ["PUBLIC_URL"], os.environ["FLOWER_URL"]
+    site = env.public_url()
     rows = [
         ("Site", site, "", ""),
-        ("Admin", f"{site}/admin/", os.environ["ADMIN_USERNAME"], "ADMIN_PASSWORD"),
-        ("Flower", flower, os.environ["FLOWER_USERNAME"], "FLOWER_PASSWORD"),
+        ("Admin", f"{site}/admin/", env.text("ADMIN_USERNAME", "admin"), "ADMIN_PASSWORD"),
+        ("Flower", env.flower_url(), env.text("FLOWER_USERNAME", "flower"), "FLOWER_PASSWORD"),
     ]
     for title, address, user, name in rows:
         login = f"{user}  {path(name).read_text()}" if name and passwords else ""

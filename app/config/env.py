@@ -60,7 +60,7 @@ OLD_NAMES = {
 }
 
 #: Options whose defaults are a safety net: what the environment gives is laid over them, key by key.
-MERGED = {"broker_transport_options", "task_publish_retry_policy"}
+MERGED = {"beat_schedule", "broker_transport_options", "task_publish_retry_policy"}
 
 BROKER_SCHEMES = {"redis", "rediss", "redis+socket"}
 POSTGRES_SCHEMES = {"postgres", "postgresql", "psql", "pgsql", "postgis"}
@@ -311,5 +311,18 @@ def export(settings: Mapping[str, Any]) -> None:
         os.environ[name] = settings[name]
 
 
+def host_of(url: str) -> str:
+    """The host as it stands in ``url``; an IPv6 address in its brackets."""
+    host = urlsplit(url).hostname or ""
+    return f"[{host}]" if ":" in host else host
+
+
+def flower_url() -> str:
+    """Where people reach Flower: on the host of ``PUBLIC_URL``, unless ``FLOWER_URL`` says otherwise."""
+    site = public_url()
+    scheme = site.partition(":")[0]
+    return text("FLOWER_URL") or f"{scheme}://{host_of(site)}:{number('FLOWER_PORT', 5555)}"
+
+
 def mailbox_url(state: Path) -> str:
-    return f"filemail://{state / 'mail'}"
+    return f"filemail:///{state / 'mail'}"  # django-environ drops the first slash of the path

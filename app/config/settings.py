@@ -7,7 +7,6 @@ https://docs.celeryq.dev/en/stable/userguide/configuration.html
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from celery.schedules import crontab
 from kombu import Exchange, Queue
@@ -24,14 +23,13 @@ SECRET_KEY = env.secret("DJANGO_SECRET_KEY")
 # --- Where people reach the site: PUBLIC_URL alone decides ---------------------------------------------
 
 PUBLIC_URL = env.public_url()
-_public = urlsplit(PUBLIC_URL)
-_host = f"[{_public.hostname}]" if ":" in (_public.hostname or "") else _public.hostname or ""
+_host, _https = env.host_of(PUBLIC_URL), PUBLIC_URL.startswith("https")
 _local = ["localhost", "127.0.0.1", "[::1]"]
 ALLOWED_HOSTS = [*_local, _host] if _host in _local or DEBUG else [_host]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
-FLOWER_URL = env.text("FLOWER_URL", f"{_public.scheme}://{_host}:{env.number('FLOWER_PORT', 5555)}")
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
-SECURE_HSTS_SECONDS = 3600 if _public.scheme == "https" else 0
+FLOWER_URL = env.flower_url()
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SECURE_HSTS_SECONDS = 3600 if _https else 0
 #: nginx sets X-Real-IP, X-Forwarded-Proto and X-Request-ID itself, so they can be believed behind it only.
 BEHIND_NGINX = env.switch("BEHIND_NGINX", False)
 if BEHIND_NGINX:

@@ -203,7 +203,7 @@ class Stack:
         return self.python(f"print(app.send_task({task!r}, {args!r}, **{options!r}).id)").strip().splitlines()[-1]
 
     def results(self, where: str) -> list[dict[str, Any]]:
-        return self.sql(f"SELECT * FROM django_celery_results_taskresult WHERE {where} ORDER BY id")  # noqa: S608
+        return self.sql(f"SELECT * FROM django_celery_results_taskresult WHERE {where} ORDER BY id")
 
     def result(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
         """The row of a task that has ended."""

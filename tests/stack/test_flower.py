@@ -28,7 +28,8 @@ def test_flower_answers_with_its_password_only(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/healthcheck", "//metrics", "/METRICS", "/metrics/", "/./metrics", "/%6detrics", "/x/../healthcheck"]
+    "path",
+    ["/metrics", "/healthcheck", "//metrics", "/METRICS", "/metrics/", "/./metrics", "/%6detrics", "/x/../healthcheck"],
 )
 def test_what_flower_leaves_open_nginx_closes(stack: Stack, path: str) -> None:
     assert Visitor(stack.flower).get(stack.flower + path).status in {401, 404}

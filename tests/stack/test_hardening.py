@@ -120,8 +120,11 @@ def test_each_secret_is_read_by_its_users_only(stack: Stack) -> None:
 
 
 def secret_values(stack: Stack) -> dict[str, str]:
-    values = {secret: stack.exec(service, "cat", f"/run/secrets/{secret}").stdout for secret, service in SECRETS.items()
-              if service}
+    values = {
+        secret: stack.exec(service, "cat", f"/run/secrets/{secret}").stdout
+        for secret, service in SECRETS.items()
+        if service
+    }
     return {**values, "admin_password": stack.credentials()["Admin"][1]}
 
 

@@ -15,7 +15,9 @@ TURNS_RED = 90
 ENDS_ITSELF = 90
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/healthz?x", "//healthz", "/./readyz", "/%72eadyz", "/x/../healthz"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/healthz?x", "//healthz", "/./readyz", "/%72eadyz", "/x/../healthz"]
+)
 def test_the_probes_are_not_for_the_world(stack: Stack, path: str) -> None:
     answer = stack.visitor().get(stack.site + path)
     assert answer.status == 404

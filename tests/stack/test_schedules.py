@@ -29,7 +29,7 @@ def admin(stack: Stack) -> Iterator[Visitor]:
 
 
 def interval(stack: Stack, admin: Visitor, seconds: int) -> int:
-    find = f"SELECT id FROM django_celery_beat_intervalschedule WHERE every = {seconds} AND period = 'seconds'"  # noqa: S608
+    find = f"SELECT id FROM django_celery_beat_intervalschedule WHERE every = {seconds} AND period = 'seconds'"
     if not stack.sql(find):
         saved = admin.submit(f"{ADMIN}/intervalschedule/add/", "intervalschedule_form", every=seconds, period="seconds")
         assert saved.status == 302, errors(saved.text)
@@ -48,7 +48,7 @@ def save(admin: Visitor, path: str, **fields: Any) -> None:
 def add(stack: Stack, admin: Visitor, name: str, **fields: Any) -> int:
     every_second = interval(stack, admin, 1)
     save(admin, "add/", name=name, regtask="config.tasks.debug_task", interval=every_second, **fields)
-    return stack.sql(f"SELECT id FROM django_celery_beat_periodictask WHERE name = '{name}'")[0]["id"]  # noqa: S608
+    return stack.sql(f"SELECT id FROM django_celery_beat_periodictask WHERE name = '{name}'")[0]["id"]
 
 
 def runs(stack: Stack, name: str) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def test_an_edited_schedule_fires_as_edited_and_a_disabled_one_stops(stack: Stac
 
     save(admin, f"{number}/change/", enabled=None)
     sent_last = "SELECT max(date_created) FROM django_celery_results_taskresult WHERE periodic_task_name = 'edited'"
-    silent = f"SELECT 1 WHERE ({sent_last}) < now() - interval '5 seconds'"  # noqa: S608
+    silent = f"SELECT 1 WHERE ({sent_last}) < now() - interval '5 seconds'"
     eventually(lambda: stack.sql(silent), SOON, "it fires no more")
 
 
@@ -92,7 +92,7 @@ def test_what_an_operator_edits_in_a_seeded_schedule_survives_the_next_up(stack:
     assert all(row["enabled"] for row in rows)
     number = next(row["id"] for row in rows if row["name"] == "clear expired sessions")
     save(admin, f"{number}/change/", enabled=None, description="Edited by an operator.", queue="heavy_tasks")
-    edited = f"SELECT enabled, description, queue FROM django_celery_beat_periodictask WHERE id = {number}"  # noqa: S608
+    edited = f"SELECT enabled, description, queue FROM django_celery_beat_periodictask WHERE id = {number}"
     expected = [{"enabled": False, "description": "Edited by an operator.", "queue": "heavy_tasks"}]
     assert stack.sql(edited) == expected
     stack.up()

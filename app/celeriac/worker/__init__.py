@@ -5,10 +5,13 @@ from celery import Celery
 
 def install(app: Celery) -> None:
     """Add the platform's steps to every worker that ``app`` starts."""
+    from django_structlog.celery.steps import DjangoStructLogInitStep
+
     from celeriac.health.worker import Beat
     from celeriac.worker import database
     from celeriac.worker.consumer import Reattach
     from celeriac.worker.drain import Drain
 
+    app.steps["worker"].add(DjangoStructLogInitStep)  # a line for each task, with the id of its request
     app.steps["consumer"].update({Reattach, Beat, Drain})
     database.install()

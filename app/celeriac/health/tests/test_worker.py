@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from celeriac.conftest import eventually
 from tests.tasks import work
+from tests.waiting import eventually
 
 
 def stays_alive(worker, seconds: float) -> bool:

@@ -3,8 +3,8 @@
 import signal
 import time
 
-from celeriac.conftest import eventually
 from tests.tasks import work
+from tests.waiting import eventually
 
 
 def unacked(broker) -> int:

@@ -8,8 +8,8 @@ import pytest
 from django.db import connection
 from django_celery_results.models import TaskResult
 
-from celeriac.conftest import eventually
 from tests.tasks import backend_pid, work
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])

@@ -3,8 +3,8 @@
 import signal
 import time
 
-from celeriac.conftest import eventually
 from tests.tasks import work
+from tests.waiting import eventually
 
 
 def test_a_stopping_worker_is_gone_as_soon_as_its_last_task_is(broker, start_worker, notes):

@@ -2,8 +2,8 @@
 
 from django_celery_results.models import TaskResult
 
-from celeriac.conftest import eventually
 from tests.tasks import dies
+from tests.waiting import eventually
 
 
 def test_a_task_whose_child_was_killed_is_tried_again(broker, start_worker, notes):
