@@ -287,7 +287,7 @@ def test_a_variable_is_a_setting_and_never_an_option_of_the_command_line():
     code = """
 from celery.apps.beat import Beat
 from celery.bin.celery import main
-Beat.run = lambda beat: print([beat.schedule, beat.max_interval, beat.app.conf.beat_schedule])
+Beat.run = lambda beat: print([beat.schedule, beat.max_interval, beat.app.conf.beat_schedule['x']])
 main()
 """
     done = run(
@@ -296,8 +296,8 @@ main()
     )
 
     assert done.returncode == 0, done.stderr
-    entries = {"x": {"task": "config.tasks.debug_task", "schedule": 60}}
-    assert done.stdout.strip() == str(["celerybeat-schedule", None, entries])
+    entry = {"task": "config.tasks.debug_task", "schedule": 60}
+    assert done.stdout.strip() == str(["celerybeat-schedule", None, entry])
 
 
 @pytest.mark.django_db(transaction=True)
