@@ -34,7 +34,10 @@ def missing(browser: bool) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ours = [item for item in items if item.get_closest_marker("stack")]
-    reasons = {browser: missing(browser) for browser in {bool(item.get_closest_marker("browser")) for item in ours}}
+    reasons = {
+        browser: missing(browser)
+        for browser in {bool(item.get_closest_marker("browser")) for item in ours}
+    }
     for item in ours:
         if reason := reasons[bool(item.get_closest_marker("browser"))]:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -57,8 +60,12 @@ def mail(mail_server: MailServer) -> Iterator[MailServer]:
 
 
 @pytest.fixture(scope="session")
-def _running(tmp_path_factory: pytest.TempPathFactory, mail_server: MailServer) -> Iterator[Stack]:
-    stack = Stack(fresh_clone(tmp_path_factory.mktemp("clone")), EMAIL_URL=mail_server.url)
+def _running(
+    tmp_path_factory: pytest.TempPathFactory, mail_server: MailServer
+) -> Iterator[Stack]:
+    stack = Stack(
+        fresh_clone(tmp_path_factory.mktemp("clone")), EMAIL_URL=mail_server.url
+    )
     stack.remove()  # what a run that was killed has left
     try:
         stack.up()
@@ -79,11 +86,24 @@ def stack(_running: Stack, mail: MailServer, request: pytest.FixtureRequest) -> 
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     """What the services said while a test failed."""
     report = yield
-    stack, started = getattr(item, "funcargs", {}).get("stack"), item.stash.get(STARTED, None)
+    stack, started = (
+        getattr(item, "funcargs", {}).get("stack"),
+        item.stash.get(STARTED, None),
+    )
     if report.failed and stack and started:
-        logs = stack.compose("logs", "--no-color", "--since", started.isoformat(), "--tail", "40", check=False)
+        logs = stack.compose(
+            "logs",
+            "--no-color",
+            "--since",
+            started.isoformat(),
+            "--tail",
+            "40",
+            check=False,
+        )
         report.sections.append(("Containers", stack.make("ps", check=False).stdout))
-        report.sections.append(("Logs", "\n".join(line[:600] for line in logs.stdout.splitlines())))
+        report.sections.append(
+            ("Logs", "\n".join(line[:600] for line in logs.stdout.splitlines()))
+        )
     return report
 
 

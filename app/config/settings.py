@@ -37,15 +37,11 @@ if BEHIND_NGINX:
 
 # --- Applications ----------------------------------------------------------------------------------------
 
-#: The demos have this one line and one switch; delete the folder `demos/` and the line when you start.
-DEMO_APPS = ["demos", "demos.feedback"] if env.switch("DEMOS", True) else []
-FEEDBACK_TO = env.text("FEEDBACK_TO")
-DEMO_POSTS_PER_MINUTE = env.number("DEMO_POSTS_PER_MINUTE", 10)
-
 INSTALLED_APPS = [
     "accounts",
     "celeriac",
-    *DEMO_APPS,
+    # The demos and their one switch: delete the folder `demos/` and this line when you start.
+    *(["demos", "demos.feedback"] if env.switch("DEMOS", True) else []),
     "django_celery_beat",
     "django_celery_results",
     "django_htmx",
@@ -163,6 +159,10 @@ EMAIL_URL = env.secret("EMAIL_URL", default=env.mailbox_url(STATE_DIR))
 vars().update(env.email(EMAIL_URL))
 EMAIL_TIMEOUT = 10  # seconds; a mail server that hangs must not hold a worker
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"celeriac@{_host}")
+
+# Where the feedback demo's mail goes, and how much a visitor who is not signed in may post to a demo.
+FEEDBACK_TO = env.text("FEEDBACK_TO")
+DEMO_POSTS_PER_MINUTE = env.number("DEMO_POSTS_PER_MINUTE", 10)
 
 # --- Logs ---------------------------------------------------------------------------------------------------
 

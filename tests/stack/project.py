@@ -19,10 +19,21 @@ SITE_PORT, FLOWER_PORT = 18080, 15555
 
 #: One-shots end; the others are healthy or something is wrong.
 ONE_SHOTS = ("secrets", "migrate")
-SERVICES = ("postgres", "redis", "web", "worker", "worker-heavy", "beat", "flower", "nginx")
+SERVICES = (
+    "postgres",
+    "redis",
+    "web",
+    "worker",
+    "worker-heavy",
+    "beat",
+    "flower",
+    "nginx",
+)
 
 #: What a command of the tests gets of their own environment, where their own servers' variables are, too.
-KEPT = re.compile(r"PATH|HOME|USER|LANG|TMPDIR|XDG_.*|DOCKER_.*|BUILDKIT_.*|SSL_.*|(?i:(http|https|no)_proxy)")
+KEPT = re.compile(
+    r"PATH|HOME|USER|LANG|TMPDIR|XDG_.*|DOCKER_.*|BUILDKIT_.*|SSL_.*|(?i:(http|https|no)_proxy)"
+)
 #: Base images under other names; everything else that configures the stack is the tests' business.
 KEPT_TOO = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "NGINX_IMAGE")
 
@@ -30,25 +41,41 @@ Done = subprocess.CompletedProcess[str]
 
 
 def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if KEPT.fullmatch(name) or name in KEPT_TOO}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if KEPT.fullmatch(name) or name in KEPT_TOO
+    }
 
 
 def docker(*arguments: str, check: bool = True, **options: Any) -> Done:
     return run(["docker", *arguments], check=check, **options)
 
 
-def run(command: Sequence[str], check: bool = True, timeout: float = 900, **options: Any) -> Done:
+def run(
+    command: Sequence[str], check: bool = True, timeout: float = 900, **options: Any
+) -> Done:
     __tracebackhide__ = True
-    options = {"env": clean_environment(), "stdin": None if "input" in options else subprocess.DEVNULL, **options}
-    done = subprocess.run(command, text=True, capture_output=True, timeout=timeout, check=False, **options)
+    options = {
+        "env": clean_environment(),
+        "stdin": None if "input" in options else subprocess.DEVNULL,
+        **options,
+    }
+    done = subprocess.run(
+        command, text=True, capture_output=True, timeout=timeout, check=False, **options
+    )
     if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        raise AssertionError(
+            f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        )
     return done
 
 
 def fresh_clone(folder: Path) -> Path:
     """What ``git clone`` would give if everything were committed."""
-    listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT).stdout
+    listed = run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():  # deleted and not committed
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -78,11 +105,15 @@ class Stack:
 
     def make(self, *arguments: str, check: bool = True) -> Done:
         """``make``, typed by a user in the clone."""
-        return run(["make", *arguments], cwd=self.folder, env=self.environment, check=check)
+        return run(
+            ["make", *arguments], cwd=self.folder, env=self.environment, check=check
+        )
 
     def compose(self, *arguments: str, check: bool = True, **options: Any) -> Done:
         command = ["docker", "compose", "-p", PROJECT, *arguments]
-        return run(command, cwd=self.folder, env=self.environment, check=check, **options)
+        return run(
+            command, cwd=self.folder, env=self.environment, check=check, **options
+        )
 
     def up(self) -> Done:
         return self.make("up")
@@ -93,18 +124,35 @@ class Stack:
     def dotenv(self, **variables: str) -> None:
         """Set lines of ``.env``; ``None`` takes one out."""
         path = self.folder / ".env"
-        lines = dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.exists() else {}
-        lines = {name: value for name, value in {**lines, **variables}.items() if value is not None}
+        lines = (
+            dict(line.split("=", 1) for line in path.read_text().splitlines())
+            if path.exists()
+            else {}
+        )
+        lines = {
+            name: value
+            for name, value in {**lines, **variables}.items()
+            if value is not None
+        }
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     # --- containers ---------------------------------------------------------------------------------------
 
     def ids(self, service: str = "", everything: bool = False) -> list[str]:
-        filters = [f"label=com.docker.compose.project={PROJECT}", "label=com.docker.compose.oneoff=False"]
+        filters = [
+            f"label=com.docker.compose.project={PROJECT}",
+            "label=com.docker.compose.oneoff=False",
+        ]
         if service:
             filters.append(f"label=com.docker.compose.service={service}")
         arguments = [word for each in filters for word in ("--filter", each)]
-        return docker("ps", "--quiet", "--no-trunc", *(["--all"] if everything else []), *arguments).stdout.split()
+        return docker(
+            "ps",
+            "--quiet",
+            "--no-trunc",
+            *(["--all"] if everything else []),
+            *arguments,
+        ).stdout.split()
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
         """What ``docker inspect`` says, of stopped ones, too; the oldest first."""
@@ -116,15 +164,21 @@ class Stack:
         (one,) = self.containers(service)
         return one
 
-    def exec(self, service: str, *command: str, check: bool = True, **options: Any) -> Done:
+    def exec(
+        self, service: str, *command: str, check: bool = True, **options: Any
+    ) -> Done:
         flags = ["--interactive"] if "input" in options else []
-        return docker("exec", *flags, self.ids(service)[0], *command, check=check, **options)
+        return docker(
+            "exec", *flags, self.ids(service)[0], *command, check=check, **options
+        )
 
     def can(self, service: str, script: str) -> bool:
         return self.exec(service, "bash", "-c", script, check=False).returncode == 0
 
     def logs(self, *services: str, **options: str) -> str:
-        flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+        flags = [
+            word for name, value in options.items() for word in (f"--{name}", value)
+        ]
         done = self.compose("logs", "--no-color", "--no-log-prefix", *flags, *services)
         return done.stdout + done.stderr
 
@@ -132,24 +186,39 @@ class Stack:
         """Service -> ``healthy``, or whatever the worst of its containers is; a missing one is ``away``."""
         states = dict.fromkeys(SERVICES, "away")
         for container in self.containers():
-            service, state = container["Config"]["Labels"]["com.docker.compose.service"], container["State"]
+            service, state = (
+                container["Config"]["Labels"]["com.docker.compose.service"],
+                container["State"],
+            )
             if service in ONE_SHOTS:
                 continue
-            now = state.get("Health", {}).get("Status", "unchecked") if state["Running"] else state["Status"]
+            now = (
+                state.get("Health", {}).get("Status", "unchecked")
+                if state["Running"]
+                else state["Status"]
+            )
             if states[service] in {"away", "healthy"}:
                 states[service] = now
         return states
 
     def healthy(self, seconds: float = 60) -> None:
         """Wait until every service is healthy, by itself."""
-        eventually(lambda: not (self.ill()), seconds, "every service is healthy", every=0.5)
+        eventually(
+            lambda: not (self.ill()), seconds, "every service is healthy", every=0.5
+        )
 
     def ill(self) -> dict[str, str]:
-        return {service: health for service, health in self.health().items() if health != "healthy"}
+        return {
+            service: health
+            for service, health in self.health().items()
+            if health != "healthy"
+        }
 
     def pids(self, service: str) -> list[tuple[int, int, str]]:
         """(process id on the host, its parent's, command line) of the service's processes."""
-        listed = docker("top", self.ids(service)[0], "-eo", "pid,ppid,args").stdout.splitlines()[1:]
+        listed = docker(
+            "top", self.ids(service)[0], "-eo", "pid,ppid,args"
+        ).stdout.splitlines()[1:]
         rows = (line.split(None, 2) for line in listed)
         return [(int(pid), int(parent), command) for pid, parent, command in rows]
 
@@ -157,14 +226,27 @@ class Stack:
         """The program itself, which runs below an init where there is one."""
         pids = self.pids(service)
         first = self.container(service)["State"]["Pid"]
-        if not any(pid == first and command.startswith("tini") for pid, _, command in pids):
+        if not any(
+            pid == first and command.startswith("tini") for pid, _, command in pids
+        ):
             return first
         return next(pid for pid, parent, _ in pids if parent == first)
 
     def signal(self, name: str, *pids: int) -> None:
         """From a container that sees the host's processes: needs no root here, and ``docker kill`` counts as
         a stop by hand, after which no restart policy acts."""
-        words = ["run", "--rm", "--network", "none", "--pid", "host", "--user", "0", "--entrypoint", "/bin/bash"]
+        words = [
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--pid",
+            "host",
+            "--user",
+            "0",
+            "--entrypoint",
+            "/bin/bash",
+        ]
         docker(*words, IMAGE, "-c", f"kill -{name} {' '.join(map(str, pids))}")
 
     # --- what the tests look at ---------------------------------------------------------------------------
@@ -172,7 +254,11 @@ class Stack:
     def credentials(self) -> dict[str, tuple[str, str]]:
         """``Admin`` and ``Flower`` -> user and password, as ``make credentials`` prints them."""
         lines = (line.split() for line in self.make("credentials").stdout.splitlines())
-        return {words[0]: (words[2], words[3]) for words in lines if words[0] in {"Admin", "Flower"}}
+        return {
+            words[0]: (words[2], words[3])
+            for words in lines
+            if words[0] in {"Admin", "Flower"}
+        }
 
     def visitor(self) -> Visitor:
         return Visitor(self.site)
@@ -200,15 +286,23 @@ class Stack:
 
     def send(self, task: str, *args: Any, **options: Any) -> str:
         """Queue a task and return its id."""
-        return self.python(f"print(app.send_task({task!r}, {args!r}, **{options!r}).id)").strip().splitlines()[-1]
+        return (
+            self.python(f"print(app.send_task({task!r}, {args!r}, **{options!r}).id)")
+            .strip()
+            .splitlines()[-1]
+        )
 
     def results(self, where: str) -> list[dict[str, Any]]:
-        return self.sql(f"SELECT * FROM django_celery_results_taskresult WHERE {where} ORDER BY id")
+        return self.sql(
+            f"SELECT * FROM django_celery_results_taskresult WHERE {where} ORDER BY id"
+        )
 
     def result(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
         """The row of a task that has ended."""
         ended = f"task_id = '{task_id}' AND status IN ('SUCCESS', 'FAILURE')"
-        return eventually(lambda: self.results(ended), seconds, f"task {task_id} has ended")[0]
+        return eventually(
+            lambda: self.results(ended), seconds, f"task {task_id} has ended"
+        )[0]
 
     def notes(self, path: str) -> list[str]:
         """What ``tests.tasks`` have noted so far."""
@@ -218,7 +312,9 @@ class Stack:
 
     def give_feedback(self, message: str, visitor: Visitor | None = None) -> Answer:
         """Fill in the form and send it; the answer leads to the page that follows the mail."""
-        return (visitor or self.visitor()).submit("/feedback/", email="ada@example.org", message=message)
+        return (visitor or self.visitor()).submit(
+            "/feedback/", email="ada@example.org", message=message
+        )
 
     def feedback_state(self, page: str) -> str:
         """What the page of a feedback says, or an empty text while the site is away."""
@@ -226,4 +322,8 @@ class Stack:
         return found[1] if found else ""
 
     def delivered(self, page: str, seconds: float = 60) -> None:
-        eventually(lambda: self.feedback_state(page) == "delivered", seconds, f"{page} is delivered")
+        eventually(
+            lambda: self.feedback_state(page) == "delivered",
+            seconds,
+            f"{page} is delivered",
+        )

@@ -16,7 +16,16 @@ ENDS_ITSELF = 90
 
 
 @pytest.mark.parametrize(
-    "path", ["/healthz", "/readyz", "/healthz?x", "//healthz", "/./readyz", "/%72eadyz", "/x/../healthz"]
+    "path",
+    [
+        "/healthz",
+        "/readyz",
+        "/healthz?x",
+        "//healthz",
+        "/./readyz",
+        "/%72eadyz",
+        "/x/../healthz",
+    ],
 )
 def test_the_probes_are_not_for_the_world(stack: Stack, path: str) -> None:
     answer = stack.visitor().get(stack.site + path)
@@ -41,31 +50,66 @@ def test_web_says_which_of_its_servers_is_away(stack: Stack) -> None:
 
 def test_what_is_frozen_turns_red_and_recovers(stack: Stack) -> None:
     """All at once, because turning red takes a minute on purpose."""
-    main = {service: stack.main_pid(service) for service in ("worker", "beat", "flower", "nginx")}
-    children = [pid for pid, parent, _ in stack.pids("worker-heavy") if parent == stack.main_pid("worker-heavy")]
-    frozen = [*main.values(), *children, *(pid for pid, _, command in stack.pids("web") if "gunicorn" in command)]
+    main = {
+        service: stack.main_pid(service)
+        for service in ("worker", "beat", "flower", "nginx")
+    }
+    children = [
+        pid
+        for pid, parent, _ in stack.pids("worker-heavy")
+        if parent == stack.main_pid("worker-heavy")
+    ]
+    frozen = [
+        *main.values(),
+        *children,
+        *(pid for pid, _, command in stack.pids("web") if "gunicorn" in command),
+    ]
     assert len(children) == 1
     started = stack.container("worker-heavy")["State"]["StartedAt"]
     web_started = stack.container("web")["State"]["StartedAt"]
     stack.signal("STOP", *frozen)
     try:
         red = {"worker", "worker-heavy", "beat", "flower", "nginx", "web"}
-        eventually(lambda: set(stack.ill()) >= red, TURNS_RED, "everything that is frozen is unhealthy", every=1)
+        eventually(
+            lambda: set(stack.ill()) >= red,
+            TURNS_RED,
+            "everything that is frozen is unhealthy",
+            every=1,
+        )
         assert set(stack.ill()) == red
     finally:
         stack.signal("CONT", *[pid for pid in frozen if pid not in children])
-    eventually(lambda: set(stack.ill()) <= {"worker-heavy"}, 60, "what goes on turns green", every=1)
+    eventually(
+        lambda: set(stack.ill()) <= {"worker-heavy"},
+        60,
+        "what goes on turns green",
+        every=1,
+    )
     # Its loop turns, and sees that its child does not: nothing but its own end can help.
     changed = lambda: stack.container("worker-heavy")["State"]["StartedAt"] != started  # noqa: E731
-    eventually(changed, ENDS_ITSELF, "the worker with a frozen child has ended itself", every=1)
+    eventually(
+        changed, ENDS_ITSELF, "the worker with a frozen child has ended itself", every=1
+    )
     stack.healthy()
     assert stack.container("web")["State"]["StartedAt"] == web_started
-    assert stack.result(stack.send("config.tasks.debug_task", queue="heavy_tasks"))["status"] == "SUCCESS"
+    assert (
+        stack.result(stack.send("config.tasks.debug_task", queue="heavy_tasks"))[
+            "status"
+        ]
+        == "SUCCESS"
+    )
 
 
 def test_a_probe_is_cheap(stack: Stack) -> None:
     """No Python starts: a hundred of them take less than one start of Python and Celery would."""
-    for service, probe in (("worker", "/services/worker/healthcheck default"), ("beat", "/services/beat/healthcheck")):
-        hundred = f"TIMEFORMAT=%U+%S; time (for i in {{1..100}}; do {probe} || exit 1; done)"
-        user, _, system = stack.exec(service, "bash", "-c", hundred).stderr.strip().partition("+")
+    for service, probe in (
+        ("worker", "/services/worker/healthcheck default"),
+        ("beat", "/services/beat/healthcheck"),
+    ):
+        hundred = (
+            f"TIMEFORMAT=%U+%S; time (for i in {{1..100}}; do {probe} || exit 1; done)"
+        )
+        user, _, system = (
+            stack.exec(service, "bash", "-c", hundred).stderr.strip().partition("+")
+        )
         assert float(user) + float(system) < 2.0
