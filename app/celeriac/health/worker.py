@@ -1,6 +1,8 @@
 """The worker's heartbeat: beaten by the consumer's own loop while the pool's children answer."""
 
 import logging
+import os
+import signal
 import time
 from typing import Any
 
@@ -9,7 +11,7 @@ from celery import bootsteps, signals
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker.consumer import Consumer
 
-from celeriac.health.heartbeat import INTERVAL, Heartbeat
+from celeriac.health.heartbeat import ALIVE, INTERVAL, PATIENCE, Heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,9 @@ class Beat(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Consumer, **kwargs: Any) -> None:
         self.timer: Any = None
-        self.waiting_since: dict[int, float] = {}
+        #: Job -> when it was first seen with a child that had not taken it; pid -> when it was first seen deaf.
+        self.given_since: dict[int, float] = {}
+        self.deaf_since: dict[int, float] = {}
 
     def start(self, consumer: Consumer) -> None:
         heartbeat.beat()
@@ -40,27 +44,29 @@ class Beat(bootsteps.StartStopStep):
             self.timer.cancel()
 
     def tick(self, pool: Any) -> None:
-        reason = self.deaf(getattr(pool, "_pool", None))
-        if reason:
-            logger.error("not beating: %s", reason)
-        else:
-            heartbeat.beat()
+        now = time.monotonic()
+        deaf = self.deaf_children(getattr(pool, "_pool", None), now)
+        self.deaf_since = {pid: self.deaf_since.get(pid, now) for pid in deaf}
+        if not deaf:
+            return heartbeat.beat()
+        logger.error("not beating: the children %s do not answer", sorted(deaf))
+        for pid, since in self.deaf_since.items():
+            if now - since > ALIVE + PATIENCE / 2:  # before the whole worker ends itself, with every other child
+                logger.error("killing the child %d; the pool replaces it, and its task is tried again", pid)
+                os.kill(pid, signal.SIGKILL)
 
-    def deaf(self, pool: Any) -> str | None:
-        """Why the pool's children count as not answering, or None.
+    def deaf_children(self, pool: Any, now: float) -> set[int]:
+        """The children that are stopped, or were given a task and do not take it.
 
-        A child in a long task is neither stopped nor idle, and its time limit ends it if it hangs.
+        A child in a long task is neither, and its time limit ends it if it hangs.
         """
         if not isinstance(pool, Pool):
-            return None
-        stopped = [child.pid for child in pool._pool if _is_stopped(child.pid)]
-        if stopped:
-            return f"children {stopped} are stopped"
-        now = time.monotonic()
-        given = {job._job for job in pool._cache.values() if getattr(job, "_write_to", None) and not job._accepted}
-        self.waiting_since = {job: self.waiting_since.get(job, now) for job in given}
-        late = [job for job, since in self.waiting_since.items() if now - since > ACCEPT_TIMEOUT]
-        return f"{len(late)} tasks were given to children that do not take them" if late else None
+            return set()
+        stopped = {child.pid for child in pool._pool if _is_stopped(child.pid)}
+        given = {id(job): job for job in pool._cache.values() if getattr(job, "_write_to", None) and not job._accepted}
+        self.given_since = {job: self.given_since.get(job, now) for job in given}
+        late = {given[job]._write_to.pid for job, since in self.given_since.items() if now - since > ACCEPT_TIMEOUT}
+        return stopped | late
 
 
 def _is_stopped(pid: int) -> bool:

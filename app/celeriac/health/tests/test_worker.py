@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.tasks import work
+from tests.tasks import deafen, dies, work
 from tests.waiting import eventually
 
 
@@ -48,14 +48,31 @@ def test_the_probe_turns_red_when_the_loop_stands_still_and_the_worker_ends_itse
     assert "Timeout" in worker.log.read_text()  # every thread's traceback says where it was stuck
 
 
-def test_the_probe_turns_red_when_every_child_is_frozen_and_the_worker_ends_itself(broker, start_worker):
+def test_the_probe_turns_red_when_every_child_is_frozen_and_they_are_replaced(broker, start_worker, notes):
     worker = start_worker("-c", "2")
-    for child in worker.children():
+    frozen = worker.children()
+    for child in frozen:
         os.kill(child, signal.SIGSTOP)
 
     eventually(lambda: not worker.alive(), 20)
-    assert "are stopped" in worker.log.read_text()
-    assert eventually(worker.process.poll, 20) == 1
+    eventually(worker.alive, 20)
+    assert not set(frozen) & set(worker.children())
+    broker.send(work, notes.path, "after")
+    eventually(lambda: "after ended" in notes())
+
+
+def test_a_child_that_does_not_take_its_task_is_replaced_and_the_task_is_run(broker, start_worker, notes):
+    # Asleep in its own code, not stopped by the kernel: only the task it was given shows it.
+    worker = start_worker("-c", "1")
+    broker.send(deafen, notes.path)
+    eventually(lambda: "deaf" in notes())
+    time.sleep(1)
+
+    broker.send(dies, notes.path, 0)
+
+    eventually(lambda: not worker.alive(), 20)
+    eventually(worker.alive, 20)
+    eventually(lambda: "ended" in notes(), 20)
 
 
 def test_a_frozen_main_process_turns_red(broker, start_worker):
