@@ -34,10 +34,7 @@ def missing(browser: bool) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ours = [item for item in items if item.get_closest_marker("stack")]
-    reasons = {
-        browser: missing(browser)
-        for browser in {bool(item.get_closest_marker("browser")) for item in ours}
-    }
+    reasons = {browser: missing(browser) for browser in {bool(item.get_closest_marker("browser")) for item in ours}}
     for item in ours:
         if reason := reasons[bool(item.get_closest_marker("browser"))]:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -60,12 +57,8 @@ def mail(mail_server: MailServer) -> Iterator[MailServer]:
 
 
 @pytest.fixture(scope="session")
-def _running(
-    tmp_path_factory: pytest.TempPathFactory, mail_server: MailServer
-) -> Iterator[Stack]:
-    stack = Stack(
-        fresh_clone(tmp_path_factory.mktemp("clone")), EMAIL_URL=mail_server.url
-    )
+def _running(tmp_path_factory: pytest.TempPathFactory, mail_server: MailServer) -> Iterator[Stack]:
+    stack = Stack(fresh_clone(tmp_path_factory.mktemp("clone")), EMAIL_URL=mail_server.url)
     stack.remove()  # what a run that was killed has left
     try:
         stack.up()
@@ -78,7 +71,11 @@ def _running(
 def stack(_running: Stack, mail: MailServer, request: pytest.FixtureRequest) -> Stack:
     """The running stack, healthy, with a mail server that takes every mail."""
     request.node.stash[STARTED] = datetime.now(UTC)
-    _running.healthy(120)
+    try:
+        _running.healthy()
+    except pytest.fail.Exception:
+        _running.up()  # what one test left behind is no reason for the next to fail, too
+        raise
     return _running
 
 
@@ -101,9 +98,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
             check=False,
         )
         report.sections.append(("Containers", stack.make("ps", check=False).stdout))
-        report.sections.append(
-            ("Logs", "\n".join(line[:600] for line in logs.stdout.splitlines()))
-        )
+        report.sections.append(("Logs", "\n".join(line[:600] for line in logs.stdout.splitlines())))
     return report
 
 

@@ -17,9 +17,7 @@ OPTIONS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-netw
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=OPTIONS
-        )
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=OPTIONS)
         yield browser
         browser.close()
 
@@ -56,9 +54,7 @@ def page(
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.on(
         "response",
-        lambda answer: (
-            answer.status >= 400 and failures.append(f"{answer.status} {answer.url}")
-        ),
+        lambda answer: answer.status >= 400 and failures.append(f"{answer.status} {answer.url}"),
     )
     request.addfinalizer(lambda: _assert_none(failures))
     return page

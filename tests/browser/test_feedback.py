@@ -19,9 +19,7 @@ def fits(page: Page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_the_home_page_leads_to_the_form(
-    page: Page, picture: Picture, accessible: Check
-) -> None:
+def test_the_home_page_leads_to_the_form(page: Page, picture: Picture, accessible: Check) -> None:
     page.goto("/")
     expect(page.get_by_role("heading", level=1)).to_contain_text("does not lose work")
     assert fits(page)
@@ -49,9 +47,7 @@ def test_feedback_by_keyboard_goes_from_queued_to_delivered_without_a_reload(
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
 
-    expect(
-        page.get_by_role("heading", name="Thank you for your feedback")
-    ).to_be_visible()
+    expect(page.get_by_role("heading", name="Thank you for your feedback")).to_be_visible()
     page.evaluate("window.notReloaded = true")
     now = page.locator("[aria-current=step]")
     expect(now).to_have_text("Delivered", timeout=30_000)
@@ -63,13 +59,9 @@ def test_feedback_by_keyboard_goes_from_queued_to_delivered_without_a_reload(
     assert len(mail.about(f"Typed at a {size}.")) == 1
 
 
-def test_a_mistake_is_shown_at_its_field_and_what_was_typed_is_kept(
-    page: Page, accessible: Check
-) -> None:
+def test_a_mistake_is_shown_at_its_field_and_what_was_typed_is_kept(page: Page, accessible: Check) -> None:
     page.goto("/feedback/")
-    page.locator("form").last.evaluate(
-        "form => form.noValidate = true"
-    )  # the server's own words, not the browser's
+    page.locator("form").last.evaluate("form => form.noValidate = true")  # the server's own words, not the browser's
     page.get_by_label("Your email address").fill("no address")
     page.get_by_label("Your message").fill("Kept.")
     page.get_by_role("button", name="Send feedback").click()
@@ -78,17 +70,13 @@ def test_a_mistake_is_shown_at_its_field_and_what_was_typed_is_kept(
     expect(email).to_have_attribute("aria-invalid", "true")
     described = email.get_attribute("aria-describedby") or ""
     texts = [page.locator(f"#{part}").inner_text() for part in described.split()]
-    assert any(
-        "Enter an email address like name@example.org." in text for text in texts
-    )
+    assert any("Enter an email address like name@example.org." in text for text in texts)
     expect(email).to_be_focused()
     expect(page.get_by_label("Your message")).to_have_value("Kept.")
     accessible(page)
 
 
-def test_dark_mode_is_readable_too(
-    page: Page, stack: Stack, picture: Picture, accessible: Check
-) -> None:
+def test_dark_mode_is_readable_too(page: Page, stack: Stack, picture: Picture, accessible: Check) -> None:
     page.emulate_media(color_scheme="dark")
     for path in ("/", "/feedback/"):
         page.goto(path)

@@ -24,9 +24,7 @@ class MailServer:
         self.hang = False
         self.controller = Controller(self, hostname="0.0.0.0", port=free_port())
 
-    async def handle_DATA(
-        self, server: SMTP, session: Session, envelope: Envelope
-    ) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         hung = self.hang
         while self.hang:
             await asyncio.sleep(0.1)
@@ -35,9 +33,7 @@ class MailServer:
             self.refused += 1
             return "451 4.3.0 Try again later"
         content: Any = envelope.content
-        self.mails.append(
-            email.message_from_bytes(content, policy=email.policy.default)
-        )  # type: ignore[arg-type]
+        self.mails.append(email.message_from_bytes(content, policy=email.policy.default))  # type: ignore[arg-type]
         return "250 OK"
 
     @property

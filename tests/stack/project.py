@@ -31,9 +31,7 @@ SERVICES = (
 )
 
 #: What a command of the tests gets of their own environment, where their own servers' variables are, too.
-KEPT = re.compile(
-    r"PATH|HOME|USER|LANG|TMPDIR|XDG_.*|DOCKER_.*|BUILDKIT_.*|SSL_.*|(?i:(http|https|no)_proxy)"
-)
+KEPT = re.compile(r"PATH|HOME|USER|LANG|TMPDIR|XDG_.*|DOCKER_.*|BUILDKIT_.*|SSL_.*|(?i:(http|https|no)_proxy)")
 #: Base images under other names; everything else that configures the stack is the tests' business.
 KEPT_TOO = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE", "NGINX_IMAGE")
 
@@ -41,41 +39,29 @@ Done = subprocess.CompletedProcess[str]
 
 
 def clean_environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if KEPT.fullmatch(name) or name in KEPT_TOO
-    }
+    return {name: value for name, value in os.environ.items() if KEPT.fullmatch(name) or name in KEPT_TOO}
 
 
 def docker(*arguments: str, check: bool = True, **options: Any) -> Done:
     return run(["docker", *arguments], check=check, **options)
 
 
-def run(
-    command: Sequence[str], check: bool = True, timeout: float = 900, **options: Any
-) -> Done:
+def run(command: Sequence[str], check: bool = True, timeout: float = 900, **options: Any) -> Done:
     __tracebackhide__ = True
     options = {
         "env": clean_environment(),
         "stdin": None if "input" in options else subprocess.DEVNULL,
         **options,
     }
-    done = subprocess.run(
-        command, text=True, capture_output=True, timeout=timeout, check=False, **options
-    )
+    done = subprocess.run(command, text=True, capture_output=True, timeout=timeout, check=False, **options)
     if check and done.returncode:
-        raise AssertionError(
-            f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-        )
+        raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done
 
 
 def fresh_clone(folder: Path) -> Path:
     """What ``git clone`` would give if everything were committed."""
-    listed = run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT
-    ).stdout
+    listed = run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():  # deleted and not committed
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -105,15 +91,11 @@ class Stack:
 
     def make(self, *arguments: str, check: bool = True) -> Done:
         """``make``, typed by a user in the clone."""
-        return run(
-            ["make", *arguments], cwd=self.folder, env=self.environment, check=check
-        )
+        return run(["make", *arguments], cwd=self.folder, env=self.environment, check=check)
 
     def compose(self, *arguments: str, check: bool = True, **options: Any) -> Done:
-        command = ["docker", "compose", "-p", PROJECT, *arguments]
-        return run(
-            command, cwd=self.folder, env=self.environment, check=check, **options
-        )
+        command = ["docker", "compose", "--ansi", "never", "-p", PROJECT, *arguments]
+        return run(command, cwd=self.folder, env=self.environment, check=check, **options)
 
     def up(self) -> Done:
         return self.make("up")
@@ -124,16 +106,8 @@ class Stack:
     def dotenv(self, **variables: str) -> None:
         """Set lines of ``.env``; ``None`` takes one out."""
         path = self.folder / ".env"
-        lines = (
-            dict(line.split("=", 1) for line in path.read_text().splitlines())
-            if path.exists()
-            else {}
-        )
-        lines = {
-            name: value
-            for name, value in {**lines, **variables}.items()
-            if value is not None
-        }
+        lines = dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.exists() else {}
+        lines = {name: value for name, value in {**lines, **variables}.items() if value is not None}
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     # --- containers ---------------------------------------------------------------------------------------
@@ -164,21 +138,15 @@ class Stack:
         (one,) = self.containers(service)
         return one
 
-    def exec(
-        self, service: str, *command: str, check: bool = True, **options: Any
-    ) -> Done:
+    def exec(self, service: str, *command: str, check: bool = True, **options: Any) -> Done:
         flags = ["--interactive"] if "input" in options else []
-        return docker(
-            "exec", *flags, self.ids(service)[0], *command, check=check, **options
-        )
+        return docker("exec", *flags, self.ids(service)[0], *command, check=check, **options)
 
     def can(self, service: str, script: str) -> bool:
         return self.exec(service, "bash", "-c", script, check=False).returncode == 0
 
     def logs(self, *services: str, **options: str) -> str:
-        flags = [
-            word for name, value in options.items() for word in (f"--{name}", value)
-        ]
+        flags = [word for name, value in options.items() for word in (f"--{name}", value)]
         done = self.compose("logs", "--no-color", "--no-log-prefix", *flags, *services)
         return done.stdout + done.stderr
 
@@ -192,33 +160,21 @@ class Stack:
             )
             if service in ONE_SHOTS:
                 continue
-            now = (
-                state.get("Health", {}).get("Status", "unchecked")
-                if state["Running"]
-                else state["Status"]
-            )
+            now = state.get("Health", {}).get("Status", "unchecked") if state["Running"] else state["Status"]
             if states[service] in {"away", "healthy"}:
                 states[service] = now
         return states
 
     def healthy(self, seconds: float = 60) -> None:
         """Wait until every service is healthy, by itself."""
-        eventually(
-            lambda: not (self.ill()), seconds, "every service is healthy", every=0.5
-        )
+        eventually(lambda: not (self.ill()), seconds, "every service is healthy", every=0.5)
 
     def ill(self) -> dict[str, str]:
-        return {
-            service: health
-            for service, health in self.health().items()
-            if health != "healthy"
-        }
+        return {service: health for service, health in self.health().items() if health != "healthy"}
 
     def pids(self, service: str) -> list[tuple[int, int, str]]:
         """(process id on the host, its parent's, command line) of the service's processes."""
-        listed = docker(
-            "top", self.ids(service)[0], "-eo", "pid,ppid,args"
-        ).stdout.splitlines()[1:]
+        listed = docker("top", self.ids(service)[0], "-eo", "pid,ppid,args").stdout.splitlines()[1:]
         rows = (line.split(None, 2) for line in listed)
         return [(int(pid), int(parent), command) for pid, parent, command in rows]
 
@@ -226,9 +182,7 @@ class Stack:
         """The program itself, which runs below an init where there is one."""
         pids = self.pids(service)
         first = self.container(service)["State"]["Pid"]
-        if not any(
-            pid == first and command.startswith("tini") for pid, _, command in pids
-        ):
+        if not any(pid == first and command.startswith("tini") for pid, _, command in pids):
             return first
         return next(pid for pid, parent, _ in pids if parent == first)
 
@@ -254,11 +208,7 @@ class Stack:
     def credentials(self) -> dict[str, tuple[str, str]]:
         """``Admin`` and ``Flower`` -> user and password, as ``make credentials`` prints them."""
         lines = (line.split() for line in self.make("credentials").stdout.splitlines())
-        return {
-            words[0]: (words[2], words[3])
-            for words in lines
-            if words[0] in {"Admin", "Flower"}
-        }
+        return {words[0]: (words[2], words[3]) for words in lines if words[0] in {"Admin", "Flower"}}
 
     def visitor(self) -> Visitor:
         return Visitor(self.site)
@@ -286,23 +236,15 @@ class Stack:
 
     def send(self, task: str, *args: Any, **options: Any) -> str:
         """Queue a task and return its id."""
-        return (
-            self.python(f"print(app.send_task({task!r}, {args!r}, **{options!r}).id)")
-            .strip()
-            .splitlines()[-1]
-        )
+        return self.python(f"print(app.send_task({task!r}, {args!r}, **{options!r}).id)").strip().splitlines()[-1]
 
     def results(self, where: str) -> list[dict[str, Any]]:
-        return self.sql(
-            f"SELECT * FROM django_celery_results_taskresult WHERE {where} ORDER BY id"
-        )
+        return self.sql(f"SELECT * FROM django_celery_results_taskresult WHERE {where} ORDER BY id")
 
     def result(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
         """The row of a task that has ended."""
         ended = f"task_id = '{task_id}' AND status IN ('SUCCESS', 'FAILURE')"
-        return eventually(
-            lambda: self.results(ended), seconds, f"task {task_id} has ended"
-        )[0]
+        return eventually(lambda: self.results(ended), seconds, f"task {task_id} has ended")[0]
 
     def notes(self, path: str) -> list[str]:
         """What ``tests.tasks`` have noted so far."""
@@ -312,9 +254,7 @@ class Stack:
 
     def give_feedback(self, message: str, visitor: Visitor | None = None) -> Answer:
         """Fill in the form and send it; the answer leads to the page that follows the mail."""
-        return (visitor or self.visitor()).submit(
-            "/feedback/", email="ada@example.org", message=message
-        )
+        return (visitor or self.visitor()).submit("/feedback/", email="ada@example.org", message=message)
 
     def feedback_state(self, page: str) -> str:
         """What the page of a feedback says, or an empty text while the site is away."""

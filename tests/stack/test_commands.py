@@ -15,9 +15,7 @@ kill $pid; wait $pid; cat $log; rm $log
 
 
 def by_hand(stack: Stack, service: str, command: str, word: str) -> str:
-    return stack.exec(
-        service, "bash", "-c", BY_HAND.format(command=command, word=word)
-    ).stdout
+    return stack.exec(service, "bash", "-c", BY_HAND.format(command=command, word=word)).stdout
 
 
 def test_inspect_ping_is_answered_by_both_workers(stack: Stack) -> None:
@@ -28,9 +26,7 @@ def test_inspect_ping_is_answered_by_both_workers(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
-def test_a_worker_by_hand_runs_beside_the_service_and_does_not_answer_for_it(
-    stack: Stack, pool: str
-) -> None:
+def test_a_worker_by_hand_runs_beside_the_service_and_does_not_answer_for_it(stack: Stack, pool: str) -> None:
     said = by_hand(
         stack,
         "worker",
@@ -40,9 +36,7 @@ def test_a_worker_by_hand_runs_beside_the_service_and_does_not_answer_for_it(
     assert "ready" in said
     assert "Traceback" not in said
     files = stack.exec("worker", "sh", "-c", "ls /tmp/*.alive").stdout.split()
-    assert files == ["/tmp/worker-default.alive"], (
-        "the service's own, neither joined nor removed by another's"
-    )
+    assert files == ["/tmp/worker-default.alive"], "the service's own, neither joined nor removed by another's"
     assert stack.can("worker", "/services/worker/healthcheck default")
 
 
@@ -53,9 +47,7 @@ def test_beat_by_hand(stack: Stack) -> None:
 
 
 def test_flower_by_hand(stack: Stack) -> None:
-    said = by_hand(
-        stack, "worker", "celery -A config flower --port=5999", "Connected to"
-    )
+    said = by_hand(stack, "worker", "celery -A config flower --port=5999", "Connected to")
     assert "Connected to" in said
     assert "Traceback" not in said
 
@@ -65,9 +57,7 @@ def test_check_deploy_passes(stack: Stack) -> None:
 
 
 def test_no_migration_is_missing(stack: Stack) -> None:
-    stack.exec(
-        "worker", "python", "manage.py", "makemigrations", "--check", "--dry-run"
-    )
+    stack.exec("worker", "python", "manage.py", "makemigrations", "--check", "--dry-run")
 
 
 def test_make_lists_its_commands(stack: Stack) -> None:
@@ -117,9 +107,7 @@ def test_make_mail_answers_while_mail_goes_to_a_server(stack: Stack) -> None:
 
 
 def test_make_manage_runs_django_commands(stack: Stack) -> None:
-    assert (
-        "[X] 0001_initial" in stack.make("manage", "C=showmigrations accounts").stdout
-    )
+    assert "[X] 0001_initial" in stack.make("manage", "C=showmigrations accounts").stdout
 
 
 def test_make_up_names_a_port_that_is_taken(stack: Stack) -> None:

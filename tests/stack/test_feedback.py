@@ -36,20 +36,14 @@ def test_the_admin_shows_the_feedback_and_the_task_with_its_arguments(
     shown = admin.get(f"/admin/feedback/feedback/{feedback_id}/change/")
     assert "delivered" in shown.text
 
-    (result,) = eventually(
-        lambda: stack.results(
-            f"task_args LIKE '%{feedback_id}%' AND status = 'SUCCESS'"
-        )
-    )
+    (result,) = eventually(lambda: stack.results(f"task_args LIKE '%{feedback_id}%' AND status = 'SUCCESS'"))
     page = admin.get(f"/admin/django_celery_results/taskresult/{result['id']}/change/")
     assert feedback_id in page.text, "the task's arguments"
     assert "demos.feedback.tasks.send_feedback" in page.text
     assert result["worker"].startswith("default@")
 
 
-def test_a_mail_server_that_refuses_twice_gets_the_mail_the_third_time(
-    stack: Stack, mail: MailServer
-) -> None:
+def test_a_mail_server_that_refuses_twice_gets_the_mail_the_third_time(stack: Stack, mail: MailServer) -> None:
     mail.refuse = 2
     answer = stack.give_feedback("Third time lucky.")
     stack.delivered(answer.location)
@@ -58,9 +52,7 @@ def test_a_mail_server_that_refuses_twice_gets_the_mail_the_third_time(
     assert "at attempt 3" in stack.visitor().get(answer.location).text
 
 
-def test_the_visitor_never_waits_for_the_mail_server(
-    stack: Stack, mail: MailServer
-) -> None:
+def test_the_visitor_never_waits_for_the_mail_server(stack: Stack, mail: MailServer) -> None:
     mail.hang = True
     visitor = stack.visitor()
     began = time.monotonic()
@@ -78,9 +70,7 @@ def test_the_visitor_never_waits_for_the_mail_server(
 
 
 def test_a_mistake_in_the_form_is_named_and_nothing_is_sent(stack: Stack) -> None:
-    answer = stack.visitor().submit(
-        "/feedback/", email="no address", message="Not sent."
-    )
+    answer = stack.visitor().submit("/feedback/", email="no address", message="Not sent.")
     assert answer.status == 200
     assert "Enter an email address like name@example.org." in answer.text
     assert "Not sent." in answer.text, "what was typed is kept"
@@ -91,12 +81,7 @@ def test_a_post_without_a_csrf_token_or_from_another_site_is_refused(
     stack: Stack,
 ) -> None:
     visitor = stack.visitor()
-    assert (
-        visitor.post(
-            "/feedback/", {"email": "ada@example.org", "message": "forged"}
-        ).status
-        == 403
-    )
+    assert visitor.post("/feedback/", {"email": "ada@example.org", "message": "forged"}).status == 403
     visitor.base = "http://evil.example"  # sent as the Origin
     assert visitor.request(f"{stack.site}/feedback/").status == 200
     token = next(iter(visitor.cookies)).value

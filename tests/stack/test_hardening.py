@@ -35,16 +35,12 @@ def test_a_container_is_locked_down(stack: Stack, service: str) -> None:
     assert host["Memory"] > 0
     assert host["LogConfig"]["Type"] == "json-file"
     assert {"max-size", "max-file"} <= host["LogConfig"]["Config"].keys()
-    assert host["RestartPolicy"]["Name"] == (
-        "no" if service in ONE_SHOTS else "unless-stopped"
-    )
+    assert host["RestartPolicy"]["Name"] == ("no" if service in ONE_SHOTS else "unless-stopped")
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_process_is_root_or_has_a_capability(stack: Stack, service: str) -> None:
-    users = docker(
-        "top", stack.ids(service)[0], "-eo", "pid,ruid,euid"
-    ).stdout.splitlines()[1:]
+    users = docker("top", stack.ids(service)[0], "-eo", "pid,ruid,euid").stdout.splitlines()[1:]
     assert users
     assert all(int(uid) > 0 for line in users for uid in line.split()[1:])
     status = stack.exec(service, "cat", "/proc/1/status").stdout
@@ -54,13 +50,9 @@ def test_no_process_is_root_or_has_a_capability(stack: Stack, service: str) -> N
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_nothing_can_be_written_outside_of_volumes_and_tmp(
-    stack: Stack, service: str
-) -> None:
+def test_nothing_can_be_written_outside_of_volumes_and_tmp(stack: Stack, service: str) -> None:
     for folder in ("/", "/etc", "/usr/local/bin", "/srv", "/services", "/run/secrets"):
-        assert not stack.can(service, f"[ -d {folder} ] && touch {folder}/written"), (
-            folder
-        )
+        assert not stack.can(service, f"[ -d {folder} ] && touch {folder}/written"), folder
     assert stack.can(service, "touch /tmp/written && rm /tmp/written")
 
 
@@ -72,12 +64,8 @@ def test_the_app_cannot_change_its_own_code(stack: Stack) -> None:
         "/opt/venv/bin/celery",
     ):
         assert not stack.can("web", f": >>{path}"), path
-    own = stack.exec(
-        "web", "find", "/srv/app", "/services", "/opt/venv", "-user", "10001"
-    ).stdout
-    assert not own, (
-        "code is root's, so it stays unwritable without a read-only file system, too"
-    )
+    own = stack.exec("web", "find", "/srv/app", "/services", "/opt/venv", "-user", "10001").stdout
+    assert not own, "code is root's, so it stays unwritable without a read-only file system, too"
 
 
 def test_only_nginx_publishes_ports(stack: Stack) -> None:
@@ -85,9 +73,7 @@ def test_only_nginx_publishes_ports(stack: Stack) -> None:
     for service in EVERY_SERVICE:
         bindings = stack.container(service)["HostConfig"]["PortBindings"] or {}
         if bindings:
-            published[service] = {
-                port: [each["HostPort"] for each in to] for port, to in bindings.items()
-            }
+            published[service] = {port: [each["HostPort"] for each in to] for port, to in bindings.items()}
     assert published == {"nginx": {"8080/tcp": ["18080"], "5555/tcp": ["15555"]}}
 
 
@@ -132,11 +118,7 @@ def test_each_secret_is_read_by_its_users_only(stack: Stack) -> None:
         "email_url": {"web", "worker", "worker-heavy", "beat"},
     }
     readers = {
-        secret: {
-            service
-            for service in SERVICES
-            if stack.can(service, f"cat /run/secrets/{secret}")
-        }
+        secret: {service for service in SERVICES if stack.can(service, f"cat /run/secrets/{secret}")}
         for secret in users
     }
     assert readers == users
@@ -153,13 +135,9 @@ def secret_values(stack: Stack) -> dict[str, str]:
 
 def test_no_secret_shows_up_in_environments_command_lines_or_logs(stack: Stack) -> None:
     stack.give_feedback("so that something is logged")
-    Visitor(stack.flower, "flower", secret_values(stack)["flower_password"]).get(
-        "/workers"
-    )
+    Visitor(stack.flower, "flower", secret_values(stack)["flower_password"]).get("/workers")
     inspected, logs = json.dumps(stack.containers()), stack.logs()
-    commands = " ".join(
-        command for service in SERVICES for _, _, command in stack.pids(service)
-    )
+    commands = " ".join(command for service in SERVICES for _, _, command in stack.pids(service))
     assert len(inspected) > 10_000
     assert len(logs) > 1_000
     for secret, value in secret_values(stack).items():
@@ -171,9 +149,7 @@ def test_no_secret_shows_up_in_environments_command_lines_or_logs(stack: Stack) 
 
 def test_flower_holds_no_secret_of_others(stack: Stack) -> None:
     values = secret_values(stack)
-    environment = stack.exec(
-        "flower", "sh", "-c", "cat /proc/[0-9]*/environ | tr '\\0' '\\n'"
-    ).stdout
+    environment = stack.exec("flower", "sh", "-c", "cat /proc/[0-9]*/environ | tr '\\0' '\\n'").stdout
     assert values["flower_password"] in environment, "else we looked in the wrong place"
     for secret in ("django_secret_key", "postgres_password", "admin_password"):
         assert values[secret] not in environment

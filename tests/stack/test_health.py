@@ -50,15 +50,8 @@ def test_web_says_which_of_its_servers_is_away(stack: Stack) -> None:
 
 def test_what_is_frozen_turns_red_and_recovers(stack: Stack) -> None:
     """All at once, because turning red takes a minute on purpose."""
-    main = {
-        service: stack.main_pid(service)
-        for service in ("worker", "beat", "flower", "nginx")
-    }
-    children = [
-        pid
-        for pid, parent, _ in stack.pids("worker-heavy")
-        if parent == stack.main_pid("worker-heavy")
-    ]
+    main = {service: stack.main_pid(service) for service in ("worker", "beat", "flower", "nginx")}
+    children = [pid for pid, parent, _ in stack.pids("worker-heavy") if parent == stack.main_pid("worker-heavy")]
     frozen = [
         *main.values(),
         *children,
@@ -87,17 +80,10 @@ def test_what_is_frozen_turns_red_and_recovers(stack: Stack) -> None:
     )
     # Its loop turns, and sees that its child does not: nothing but its own end can help.
     changed = lambda: stack.container("worker-heavy")["State"]["StartedAt"] != started  # noqa: E731
-    eventually(
-        changed, ENDS_ITSELF, "the worker with a frozen child has ended itself", every=1
-    )
+    eventually(changed, ENDS_ITSELF, "the worker with a frozen child has ended itself", every=1)
     stack.healthy()
     assert stack.container("web")["State"]["StartedAt"] == web_started
-    assert (
-        stack.result(stack.send("config.tasks.debug_task", queue="heavy_tasks"))[
-            "status"
-        ]
-        == "SUCCESS"
-    )
+    assert stack.result(stack.send("config.tasks.debug_task", queue="heavy_tasks"))["status"] == "SUCCESS"
 
 
 def test_a_probe_is_cheap(stack: Stack) -> None:
@@ -106,10 +92,6 @@ def test_a_probe_is_cheap(stack: Stack) -> None:
         ("worker", "/services/worker/healthcheck default"),
         ("beat", "/services/beat/healthcheck"),
     ):
-        hundred = (
-            f"TIMEFORMAT=%U+%S; time (for i in {{1..100}}; do {probe} || exit 1; done)"
-        )
-        user, _, system = (
-            stack.exec(service, "bash", "-c", hundred).stderr.strip().partition("+")
-        )
+        hundred = f"TIMEFORMAT=%U+%S; time (for i in {{1..100}}; do {probe} || exit 1; done)"
+        user, _, system = stack.exec(service, "bash", "-c", hundred).stderr.strip().partition("+")
         assert float(user) + float(system) < 2.0

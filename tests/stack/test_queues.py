@@ -14,26 +14,18 @@ SERVICE_OF = {"default": "worker", "heavy_tasks": "worker-heavy"}
 @pytest.mark.parametrize("queue", SERVICE_OF)
 def test_a_task_is_run_by_the_worker_of_its_queue(stack: Stack, queue: str) -> None:
     result = stack.result(stack.send("config.tasks.debug_task", queue=queue))
-    ran = (
-        json.loads(json.loads(result["result"]))
-        if result["result"].startswith('"')
-        else json.loads(result["result"])
-    )
+    ran = json.loads(json.loads(result["result"])) if result["result"].startswith('"') else json.loads(result["result"])
     (container,) = stack.ids(SERVICE_OF[queue])
     assert ran["queue"] == queue
     assert ran["hostname"] == result["worker"] == f"{queue}@{container[:12]}"
 
 
 def test_a_task_without_a_queue_goes_to_the_default_one(stack: Stack) -> None:
-    assert stack.result(stack.send("config.tasks.debug_task"))["worker"].startswith(
-        "default@"
-    )
+    assert stack.result(stack.send("config.tasks.debug_task"))["worker"].startswith("default@")
 
 
 def test_a_task_named_heavy_is_routed_to_the_heavy_queue(stack: Stack) -> None:
-    routed = stack.python(
-        "print(app.amqp.router.route({}, 'shop.tasks.heavy_import')['queue'].name)"
-    )
+    routed = stack.python("print(app.amqp.router.route({}, 'shop.tasks.heavy_import')['queue'].name)")
     assert routed.strip() == "heavy_tasks"
 
 

@@ -21,18 +21,14 @@ def feedback_works(stack: Stack, mail: MailServer, message: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_restarted_container_is_found_by_all_others(
-    stack: Stack, mail: MailServer, service: str
-) -> None:
+def test_a_restarted_container_is_found_by_all_others(stack: Stack, mail: MailServer, service: str) -> None:
     stack.compose("restart", service)
     stack.healthy()
     feedback_works(stack, mail, f"after the restart of {service}")
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_killed_process_is_started_again(
-    stack: Stack, mail: MailServer, service: str
-) -> None:
+def test_a_killed_process_is_started_again(stack: Stack, mail: MailServer, service: str) -> None:
     before = stack.container(service)["State"]["StartedAt"]
     stack.signal("KILL", stack.main_pid(service))
     eventually(
@@ -45,9 +41,7 @@ def test_a_killed_process_is_started_again(
 
 @pytest.mark.parametrize("service", ["redis", "postgres"])
 @pytest.mark.parametrize("queue", ["default", "heavy_tasks"])
-def test_a_task_that_runs_while_a_server_restarts_runs_once(
-    stack: Stack, service: str, queue: str
-) -> None:
+def test_a_task_that_runs_while_a_server_restarts_runs_once(stack: Stack, service: str, queue: str) -> None:
     path = f"/var/lib/celeriac/notes-{service}-{queue}"
     task_id = stack.send("tests.tasks.work", path, "long", 8, queue=queue)
     eventually(lambda: stack.notes(path) == ["long began"])
@@ -55,19 +49,14 @@ def test_a_task_that_runs_while_a_server_restarts_runs_once(
     assert stack.result(task_id, 90)["status"] == "SUCCESS"
     stack.healthy()
     # What was queued after it is only taken when its slot is free, so a second run would have begun by now.
-    after = [
-        stack.send("tests.tasks.work", path, "after", queue=queue) for _ in range(2)
-    ]
+    after = [stack.send("tests.tasks.work", path, "after", queue=queue) for _ in range(2)]
     for each in after:
         assert stack.result(each)["status"] == "SUCCESS"
     assert [note for note in stack.notes(path) if note.startswith("long")] == [
         "long began",
         "long ended",
     ]
-    assert (
-        stack.container("worker")["RestartCount"]
-        == stack.container("worker")["RestartCount"]
-    )
+    assert stack.container("worker")["RestartCount"] == stack.container("worker")["RestartCount"]
 
 
 def test_while_web_is_away_nginx_says_so_and_comes_back_without_a_reload(
@@ -90,21 +79,13 @@ def test_more_web_replicas_are_used_without_a_reload(stack: Stack) -> None:
     def web(replicas: int) -> set[str]:
         scale = ("--no-recreate", "--scale", f"web={replicas}", "--wait", "web")
         stack.compose("up", "--detach", "--no-deps", *scale)
-        networks = [
-            each["NetworkSettings"]["Networks"] for each in stack.containers("web")
-        ]
+        networks = [each["NetworkSettings"]["Networks"] for each in stack.containers("web")]
         return {f"{each['celeriac-test_edge']['IPAddress']}:8000" for each in networks}
 
     def served_by(since: float) -> set[str]:
         assert stack.visitor().get("/").status == 200
-        lines = [
-            json.loads(line)
-            for line in stack.logs("nginx", since=str(since)).splitlines()
-            if line[:1] == "{"
-        ]
-        return {
-            line["upstream"] for line in lines if line["request"].startswith("GET / ")
-        }
+        lines = [json.loads(line) for line in stack.logs("nginx", since=str(since)).splitlines() if line[:1] == "{"]
+        return {line["upstream"] for line in lines if line["request"].startswith("GET / ")}
 
     addresses, since = web(2), time.time()
     eventually(lambda: served_by(since) == addresses, 20, "both replicas serve")
@@ -117,16 +98,12 @@ def test_more_web_replicas_are_used_without_a_reload(stack: Stack) -> None:
     assert stack.container("nginx")["State"]["StartedAt"] == nginx
 
 
-def test_without_its_broker_the_site_still_takes_feedback(
-    stack: Stack, mail: MailServer
-) -> None:
+def test_without_its_broker_the_site_still_takes_feedback(stack: Stack, mail: MailServer) -> None:
     alive = {
         "worker": "/tmp/worker-default.alive",
         "worker-heavy": "/tmp/worker-heavy_tasks.alive",
     }
-    restarts = {
-        service: stack.container(service)["RestartCount"] for service in SERVICES
-    }
+    restarts = {service: stack.container(service)["RestartCount"] for service in SERVICES}
     stack.compose("stop", "redis")
     try:
         stopped, visitor = time.time(), stack.visitor()
@@ -138,10 +115,7 @@ def test_without_its_broker_the_site_still_takes_feedback(
         def beats_on(
             service: str,
         ) -> bool:  # the file holds the time until which the worker counts as alive
-            return (
-                int(stack.exec(service, "stat", "-c", "%Y", alive[service]).stdout)
-                > stopped + 45
-            )
+            return int(stack.exec(service, "stat", "-c", "%Y", alive[service]).stdout) > stopped + 45
 
         for service in alive:
             eventually(
@@ -153,9 +127,7 @@ def test_without_its_broker_the_site_still_takes_feedback(
     finally:
         stack.compose("start", "redis")
     stack.healthy()
-    assert {
-        service: stack.container(service)["RestartCount"] for service in SERVICES
-    } == restarts
+    assert {service: stack.container(service)["RestartCount"] for service in SERVICES} == restarts
 
     admin = stack.admin()
     feedback_id = re.search(r"/feedback/([\w-]+)/", answer.location)[1]  # type: ignore[index]

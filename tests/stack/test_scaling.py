@@ -33,19 +33,12 @@ def _one_worker_afterwards(stack: Stack) -> Iterator[None]:
 
 
 def running(stack: Stack, service: str) -> dict[str, str]:
-    return {
-        each["Id"]: each["State"]["StartedAt"]
-        for each in stack.containers(service)
-        if each["State"]["Running"]
-    }
+    return {each["Id"]: each["State"]["StartedAt"] for each in stack.containers(service) if each["State"]["Running"]}
 
 
 def test_scaling_up_and_down_under_load_loses_no_task(stack: Stack) -> None:
     path = "/var/lib/celeriac/notes-scaling"
-    others = {
-        service: running(stack, service)
-        for service in ("worker-heavy", "web", "beat", "redis")
-    }
+    others = {service: running(stack, service) for service in ("worker-heavy", "web", "beat", "redis")}
     with ThreadPoolExecutor() as pool:
         load = pool.submit(stack.python, LOAD.format(path=path))
         eventually(lambda: len(stack.notes(path)) > 20, what="the load has begun")
@@ -56,9 +49,7 @@ def test_scaling_up_and_down_under_load_loses_no_task(stack: Stack) -> None:
 
         def long_ones_run() -> bool:
             began = Counter(note.split()[0] for note in stack.notes(path))
-            return (
-                sum(began[f"task-{n}"] == 1 for n in range(0, 400, 25)) >= 3
-            )  # noted "began" and not "ended"
+            return sum(began[f"task-{n}"] == 1 for n in range(0, 400, 25)) >= 3  # noted "began" and not "ended"
 
         eventually(long_ones_run, what="long tasks are running")
         stack.make("scale-workers", "N=1")
@@ -66,18 +57,11 @@ def test_scaling_up_and_down_under_load_loses_no_task(stack: Stack) -> None:
         ids = json.loads(load.result().splitlines()[-1])
 
     def ended() -> set[str]:
-        return {
-            row["task_id"]
-            for row in stack.results(
-                "task_name = 'tests.tasks.work' AND status = 'SUCCESS'"
-            )
-        }
+        return {row["task_id"] for row in stack.results("task_name = 'tests.tasks.work' AND status = 'SUCCESS'")}
 
     eventually(lambda: ended() >= set(ids), 90, "every task has its result", every=1)
     noted = Counter(stack.notes(path))
-    assert noted == Counter(
-        f"task-{n} {what}" for n in range(400) for what in ("began", "ended")
-    ), "each ran once"
+    assert noted == Counter(f"task-{n} {what}" for n in range(400) for what in ("began", "ended")), "each ran once"
     assert {service: running(stack, service) for service in others} == others
 
 

@@ -25,9 +25,7 @@ def admin(stack: Stack) -> Iterator[Visitor]:
     yield admin
     for row in stack.sql("SELECT id, name FROM django_celery_beat_periodictask"):
         if row["name"] not in SEEDED:
-            assert (
-                admin.submit(f"{ADMIN}/periodictask/{row['id']}/delete/").status == 302
-            )
+            assert admin.submit(f"{ADMIN}/periodictask/{row['id']}/delete/").status == 302
 
 
 def interval(stack: Stack, admin: Visitor, seconds: int) -> int:
@@ -62,32 +60,22 @@ def add(stack: Stack, admin: Visitor, name: str, **fields: Any) -> int:
         interval=every_second,
         **fields,
     )
-    return stack.sql(
-        f"SELECT id FROM django_celery_beat_periodictask WHERE name = '{name}'"
-    )[0]["id"]
+    return stack.sql(f"SELECT id FROM django_celery_beat_periodictask WHERE name = '{name}'")[0]["id"]
 
 
 def runs(stack: Stack, name: str) -> list[dict[str, Any]]:
     return stack.results(f"periodic_task_name = '{name}' AND status = 'SUCCESS'")
 
 
-def test_a_schedule_made_in_the_admin_fires_without_a_restart(
-    stack: Stack, admin: Visitor
-) -> None:
+def test_a_schedule_made_in_the_admin_fires_without_a_restart(stack: Stack, admin: Visitor) -> None:
     beat = stack.container("beat")["State"]["StartedAt"]
     add(stack, admin, "every second")
-    eventually(
-        lambda: len(runs(stack, "every second")) >= 3, SOON, "it has fired three times"
-    )
-    assert {run["worker"].partition("@")[0] for run in runs(stack, "every second")} == {
-        "default"
-    }
+    eventually(lambda: len(runs(stack, "every second")) >= 3, SOON, "it has fired three times")
+    assert {run["worker"].partition("@")[0] for run in runs(stack, "every second")} == {"default"}
     assert stack.container("beat")["State"]["StartedAt"] == beat
 
 
-def test_an_edited_schedule_fires_as_edited_and_a_disabled_one_stops(
-    stack: Stack, admin: Visitor
-) -> None:
+def test_an_edited_schedule_fires_as_edited_and_a_disabled_one_stops(stack: Stack, admin: Visitor) -> None:
     number = add(stack, admin, "edited")
     save(admin, f"{number}/change/", interval=interval(stack, admin, 3600))
     save(
@@ -98,9 +86,7 @@ def test_an_edited_schedule_fires_as_edited_and_a_disabled_one_stops(
     )
 
     def on_heavy() -> int:
-        return sum(
-            run["worker"].startswith("heavy_tasks@") for run in runs(stack, "edited")
-        )
+        return sum(run["worker"].startswith("heavy_tasks@") for run in runs(stack, "edited"))
 
     eventually(lambda: on_heavy() >= 2, SOON, "it has fired on the other queue")
 
@@ -110,21 +96,15 @@ def test_an_edited_schedule_fires_as_edited_and_a_disabled_one_stops(
     eventually(lambda: stack.sql(silent), SOON, "it fires no more")
 
 
-def test_a_schedule_on_an_unknown_queue_or_task_does_not_stop_the_others(
-    stack: Stack, admin: Visitor
-) -> None:
+def test_a_schedule_on_an_unknown_queue_or_task_does_not_stop_the_others(stack: Stack, admin: Visitor) -> None:
     add(stack, admin, "typo in its queue", queue="no_such_queue")
     add(stack, admin, "unharmed")
     eventually(lambda: len(runs(stack, "unharmed")) >= 2, SOON)
     assert stack.health()["beat"] == "healthy"
 
 
-def test_what_an_operator_edits_in_a_seeded_schedule_survives_the_next_up(
-    stack: Stack, admin: Visitor
-) -> None:
-    rows = stack.sql(
-        "SELECT id, name, queue, enabled FROM django_celery_beat_periodictask"
-    )
+def test_what_an_operator_edits_in_a_seeded_schedule_survives_the_next_up(stack: Stack, admin: Visitor) -> None:
+    rows = stack.sql("SELECT id, name, queue, enabled FROM django_celery_beat_periodictask")
     assert {row["name"] for row in rows} == SEEDED
     assert all(row["enabled"] for row in rows)
     number = next(row["id"] for row in rows if row["name"] == "clear expired sessions")
@@ -151,12 +131,8 @@ def test_what_an_operator_edits_in_a_seeded_schedule_survives_the_next_up(
     save(admin, f"{number}/change/", enabled="on", description="", queue="")
 
 
-def test_the_seeded_clean_up_goes_to_a_queue_that_is_read(
-    stack: Stack, admin: Visitor
-) -> None:
-    number = stack.sql(
-        "SELECT id FROM django_celery_beat_periodictask WHERE name = 'clear expired results'"
-    )[0]["id"]
+def test_the_seeded_clean_up_goes_to_a_queue_that_is_read(stack: Stack, admin: Visitor) -> None:
+    number = stack.sql("SELECT id FROM django_celery_beat_periodictask WHERE name = 'clear expired results'")[0]["id"]
     fields = {
         "action": "run_tasks",
         "_selected_action": number,
@@ -164,15 +140,10 @@ def test_the_seeded_clean_up_goes_to_a_queue_that_is_read(
     }
     assert admin.post(f"{ADMIN}/periodictask/", fields).status == 302
     eventually(
-        lambda: stack.results(
-            "task_name = 'celery.backend_cleanup' AND status = 'SUCCESS'"
-        ),
+        lambda: stack.results("task_name = 'celery.backend_cleanup' AND status = 'SUCCESS'"),
         SOON,
     )
 
 
 def token(visitor: Visitor) -> str:
-    return (
-        next(cookie.value for cookie in visitor.cookies if cookie.name == "csrftoken")
-        or ""
-    )
+    return next(cookie.value for cookie in visitor.cookies if cookie.name == "csrftoken") or ""

@@ -50,15 +50,10 @@ def test_a_password_edited_over_existing_data_is_named_and_nothing_breaks(
     works(stack, mail, "the old password is back")
 
 
-def test_a_given_password_is_rotated_in(
-    stack: Stack, mail: MailServer, dotenv: Path
-) -> None:
+def test_a_given_password_is_rotated_in(stack: Stack, mail: MailServer, dotenv: Path) -> None:
     dotenv.write_text("POSTGRES_PASSWORD=given-by-the-operator-4711\n")
     stack.make("rotate", "SECRET=POSTGRES_PASSWORD")
-    assert (
-        stack.exec("postgres", "cat", "/run/secrets/postgres_password").stdout
-        == "given-by-the-operator-4711"
-    )
+    assert stack.exec("postgres", "cat", "/run/secrets/postgres_password").stdout == "given-by-the-operator-4711"
     works(stack, mail, "with the given password")
     stack.up()
     dotenv.unlink()
@@ -74,9 +69,7 @@ def test_a_given_password_is_rotated_in(
         ("DJANGO_SECRET_KEY", "web"),
     ],
 )
-def test_a_rotated_secret_is_new_everywhere(
-    stack: Stack, mail: MailServer, name: str, reader: str
-) -> None:
+def test_a_rotated_secret_is_new_everywhere(stack: Stack, mail: MailServer, name: str, reader: str) -> None:
     old, admin = (
         stack.exec(reader, "cat", f"/run/secrets/{name.lower()}").stdout,
         stack.admin(),
@@ -87,9 +80,7 @@ def test_a_rotated_secret_is_new_everywhere(
     assert len(new) >= 32
     works(stack, mail, f"after {name} is rotated")
     assert new not in stack.logs()
-    assert admin.get("/admin/").status == (
-        302 if name == "DJANGO_SECRET_KEY" else 200
-    ), "sessions end with the key"
+    assert admin.get("/admin/").status == (302 if name == "DJANGO_SECRET_KEY" else 200), "sessions end with the key"
     assert stack.admin().get("/admin/").status == 200
     refusal = {
         "POSTGRES_PASSWORD": f"! PGPASSWORD='{old}' psql -h 127.0.0.1 -U celeriac -c 'SELECT 1'",
@@ -168,9 +159,7 @@ def test_a_wrong_line_in_dotenv_stops_the_start_in_one_sentence(
     dotenv.write_text(f"{line}\n")
     try:
         assert sentence in refused(stack)
-        assert {
-            each["Id"] for each in stack.containers() if each["State"]["Running"]
-        } == running, "what ran goes on"
+        assert {each["Id"] for each in stack.containers() if each["State"]["Running"]} == running, "what ran goes on"
     finally:
         dotenv.unlink()
         stack.up()

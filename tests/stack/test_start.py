@@ -38,9 +38,7 @@ def test_a_second_up_changes_nothing(stack: Stack) -> None:
     up = stack.up()
     assert state() == before
     assert stack.credentials() == credentials
-    assert stack.sql(
-        "SELECT 1 FROM feedback_feedback WHERE message = 'kept over the second up'"
-    )
+    assert stack.sql("SELECT 1 FROM feedback_feedback WHERE message = 'kept over the second up'")
     assert stack.site in up.stdout, "`make up` ends with the addresses"
     assert credentials["Admin"][1] not in up.stdout + up.stderr
 

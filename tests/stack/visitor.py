@@ -33,9 +33,7 @@ class Visitor:
 
     def __init__(self, base: str, user: str = "", password: str = "") -> None:
         self.base = base
-        self.headers = (
-            {"Authorization": f"Basic {_base64(f'{user}:{password}')}"} if user else {}
-        )
+        self.headers = {"Authorization": f"Basic {_base64(f'{user}:{password}')}"} if user else {}
         self.cookies = CookieJar()
         self.opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
@@ -43,12 +41,8 @@ class Visitor:
             Stay(),
         )
 
-    def request(
-        self, path: str, data: bytes | None = None, timeout: float = 30, **headers: str
-    ) -> Answer:
-        request = urllib.request.Request(
-            urljoin(self.base, path), data, {**self.headers, **headers}
-        )
+    def request(self, path: str, data: bytes | None = None, timeout: float = 30, **headers: str) -> Answer:
+        request = urllib.request.Request(urljoin(self.base, path), data, {**self.headers, **headers})
         try:
             with self.opener.open(request, timeout=timeout) as response:
                 status, received, body = (
@@ -66,18 +60,14 @@ class Visitor:
 
     def post(self, path: str, fields: dict[str, Any], **options: Any) -> Answer:
         """As browsers do it, with the Origin that Django's CSRF check looks at."""
-        return self.request(
-            path, urlencode(fields, doseq=True).encode(), Origin=self.base, **options
-        )
+        return self.request(path, urlencode(fields, doseq=True).encode(), Origin=self.base, **options)
 
     def submit(self, path: str, form: str = "", **fields: Any) -> Answer:
         """Open the page, change some of its form's fields, and send the form; ``None`` unticks a box."""
         page = self.get(path)
         assert page.status == 200, f"{path}: {page.status}"
         filled = {**forms(page.text)[form], **fields}
-        return self.post(
-            path, {name: value for name, value in filled.items() if value is not None}
-        )
+        return self.post(path, {name: value for name, value in filled.items() if value is not None})
 
     def log_in(self, user: str, password: str) -> Answer:
         return self.submit(
@@ -95,9 +85,7 @@ class _Forms(HTMLParser):
         self.form: dict[str, Any] | None = None
         self.select = self.textarea = ""
 
-    def handle_starttag(
-        self, tag: str, attributes: list[tuple[str, str | None]]
-    ) -> None:
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         a = dict(attributes)
         name, value = a.get("name") or "", a.get("value") or ""
         if tag == "form":
