@@ -83,20 +83,9 @@ def stack(_running: Stack, mail: MailServer, request: pytest.FixtureRequest) -> 
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     """What the services said while a test failed."""
     report = yield
-    stack, started = (
-        getattr(item, "funcargs", {}).get("stack"),
-        item.stash.get(STARTED, None),
-    )
+    stack, started = (getattr(item, "funcargs", {}).get("stack"), item.stash.get(STARTED, None))
     if report.failed and stack and started:
-        logs = stack.compose(
-            "logs",
-            "--no-color",
-            "--since",
-            started.isoformat(),
-            "--tail",
-            "40",
-            check=False,
-        )
+        logs = stack.compose("logs", "--no-color", "--since", started.isoformat(), "--tail", "40", check=False)
         report.sections.append(("Containers", stack.make("ps", check=False).stdout))
         report.sections.append(("Logs", "\n".join(line[:600] for line in logs.stdout.splitlines())))
     return report

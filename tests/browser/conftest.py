@@ -44,23 +44,12 @@ def context(chromium: Browser, stack: Stack, size: str) -> Iterator[BrowserConte
 
 
 @pytest.fixture
-def page(
-    context: BrowserContext,
-    picture: Callable[[Page, str], None],
-    request: pytest.FixtureRequest,
-) -> Page:
+def page(context: BrowserContext) -> Iterator[Page]:
     """A page on which no script may fail and no file may be missing."""
     page, failures = context.new_page(), []
     page.on("pageerror", lambda error: failures.append(str(error)))
-    page.on(
-        "response",
-        lambda answer: answer.status >= 400 and failures.append(f"{answer.status} {answer.url}"),
-    )
-    request.addfinalizer(lambda: _assert_none(failures))
-    return page
-
-
-def _assert_none(failures: list[str]) -> None:
+    page.on("response", lambda answer: answer.status >= 400 and failures.append(f"{answer.status} {answer.url}"))
+    yield page
     assert not failures
 
 

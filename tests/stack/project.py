@@ -19,16 +19,7 @@ SITE_PORT, FLOWER_PORT = 18080, 15555
 
 #: One-shots end; the others are healthy or something is wrong.
 ONE_SHOTS = ("secrets", "migrate")
-SERVICES = (
-    "postgres",
-    "redis",
-    "web",
-    "worker",
-    "worker-heavy",
-    "beat",
-    "flower",
-    "nginx",
-)
+SERVICES = ("postgres", "redis", "web", "worker", "worker-heavy", "beat", "flower", "nginx")
 
 #: What a command of the tests gets of their own environment, where their own servers' variables are, too.
 KEPT = re.compile(r"PATH|HOME|USER|LANG|TMPDIR|XDG_.*|DOCKER_.*|BUILDKIT_.*|SSL_.*|(?i:(http|https|no)_proxy)")
@@ -48,11 +39,7 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> Done:
 
 def run(command: Sequence[str], check: bool = True, timeout: float = 900, **options: Any) -> Done:
     __tracebackhide__ = True
-    options = {
-        "env": clean_environment(),
-        "stdin": None if "input" in options else subprocess.DEVNULL,
-        **options,
-    }
+    options = {"env": clean_environment(), "stdin": None if "input" in options else subprocess.DEVNULL, **options}
     done = subprocess.run(command, text=True, capture_output=True, timeout=timeout, check=False, **options)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
@@ -113,20 +100,11 @@ class Stack:
     # --- containers ---------------------------------------------------------------------------------------
 
     def ids(self, service: str = "", everything: bool = False) -> list[str]:
-        filters = [
-            f"label=com.docker.compose.project={PROJECT}",
-            "label=com.docker.compose.oneoff=False",
-        ]
+        filters = [f"label=com.docker.compose.project={PROJECT}", "label=com.docker.compose.oneoff=False"]
         if service:
             filters.append(f"label=com.docker.compose.service={service}")
         arguments = [word for each in filters for word in ("--filter", each)]
-        return docker(
-            "ps",
-            "--quiet",
-            "--no-trunc",
-            *(["--all"] if everything else []),
-            *arguments,
-        ).stdout.split()
+        return docker("ps", "--quiet", "--no-trunc", *(["--all"] if everything else []), *arguments).stdout.split()
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
         """What ``docker inspect`` says, of stopped ones, too; the oldest first."""
@@ -154,10 +132,7 @@ class Stack:
         """Service -> ``healthy``, or whatever the worst of its containers is; a missing one is ``away``."""
         states = dict.fromkeys(SERVICES, "away")
         for container in self.containers():
-            service, state = (
-                container["Config"]["Labels"]["com.docker.compose.service"],
-                container["State"],
-            )
+            service, state = (container["Config"]["Labels"]["com.docker.compose.service"], container["State"])
             if service in ONE_SHOTS:
                 continue
             now = state.get("Health", {}).get("Status", "unchecked") if state["Running"] else state["Status"]
@@ -189,18 +164,7 @@ class Stack:
     def signal(self, name: str, *pids: int) -> None:
         """From a container that sees the host's processes: needs no root here, and ``docker kill`` counts as
         a stop by hand, after which no restart policy acts."""
-        words = [
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--pid",
-            "host",
-            "--user",
-            "0",
-            "--entrypoint",
-            "/bin/bash",
-        ]
+        words = ["run", "--rm", "--network", "none", "--pid", "host", "--user", "0", "--entrypoint", "/bin/bash"]
         docker(*words, IMAGE, "-c", f"kill -{name} {' '.join(map(str, pids))}")
 
     # --- what the tests look at ---------------------------------------------------------------------------
@@ -262,8 +226,4 @@ class Stack:
         return found[1] if found else ""
 
     def delivered(self, page: str, seconds: float = 60) -> None:
-        eventually(
-            lambda: self.feedback_state(page) == "delivered",
-            seconds,
-            f"{page} is delivered",
-        )
+        eventually(lambda: self.feedback_state(page) == "delivered", seconds, f"{page} is delivered")

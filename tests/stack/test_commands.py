@@ -27,12 +27,7 @@ def test_inspect_ping_is_answered_by_both_workers(stack: Stack) -> None:
 
 @pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
 def test_a_worker_by_hand_runs_beside_the_service_and_does_not_answer_for_it(stack: Stack, pool: str) -> None:
-    said = by_hand(
-        stack,
-        "worker",
-        f"celery -A config worker -l INFO -P {pool} -Q heavy_tasks",
-        "ready",
-    )
+    said = by_hand(stack, "worker", f"celery -A config worker -l INFO -P {pool} -Q heavy_tasks", "ready")
     assert "ready" in said
     assert "Traceback" not in said
     files = stack.exec("worker", "sh", "-c", "ls /tmp/*.alive").stdout.split()
@@ -62,31 +57,9 @@ def test_no_migration_is_missing(stack: Stack) -> None:
 
 def test_make_lists_its_commands(stack: Stack) -> None:
     listed = stack.make().stdout
-    for command in (
-        "init",
-        "up",
-        "down",
-        "credentials",
-        "rotate",
-        "logs",
-        "ps",
-        "scale-workers",
-        "demo",
-        "mail",
-    ):
+    for command in ("init", "up", "down", "credentials", "rotate", "logs", "ps", "scale-workers", "demo", "mail"):
         assert f"make {command} " in listed
-    for command in (
-        "test",
-        "test-unit",
-        "test-stack",
-        "lint",
-        "lock",
-        "images",
-        "shell",
-        "manage",
-        "superuser",
-        "dev",
-    ):
+    for command in ("test", "test-unit", "test-stack", "lint", "lock", "images", "shell", "manage", "superuser", "dev"):
         assert f"make {command} " in listed
 
 

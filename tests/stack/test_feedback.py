@@ -23,9 +23,7 @@ def test_a_feedback_arrives_as_a_mail(stack: Stack, mail: MailServer) -> None:
     assert arrived["Subject"] == "Feedback from the site"
 
 
-def test_the_admin_shows_the_feedback_and_the_task_with_its_arguments(
-    stack: Stack,
-) -> None:
+def test_the_admin_shows_the_feedback_and_the_task_with_its_arguments(stack: Stack) -> None:
     answer = stack.give_feedback("Shown to the staff.")
     stack.delivered(answer.location)
     feedback_id = urlsplit(answer.location).path.split("/")[2]
@@ -60,10 +58,7 @@ def test_the_visitor_never_waits_for_the_mail_server(stack: Stack, mail: MailSer
     assert answer.status == 302
     assert visitor.get(answer.location).status == 200
     assert time.monotonic() - began < AT_ONCE
-    eventually(
-        lambda: stack.feedback_state(answer.location) == "running",
-        what="a worker waits for the mail server",
-    )
+    eventually(lambda: stack.feedback_state(answer.location) == "running", what="a worker waits for the mail server")
     mail.hang = False
     stack.delivered(answer.location)
     assert len(mail.about("Sent to a server that hangs.")) == 1
@@ -77,19 +72,13 @@ def test_a_mistake_in_the_form_is_named_and_nothing_is_sent(stack: Stack) -> Non
     assert not stack.sql("SELECT 1 FROM feedback_feedback WHERE message = 'Not sent.'")
 
 
-def test_a_post_without_a_csrf_token_or_from_another_site_is_refused(
-    stack: Stack,
-) -> None:
+def test_a_post_without_a_csrf_token_or_from_another_site_is_refused(stack: Stack) -> None:
     visitor = stack.visitor()
     assert visitor.post("/feedback/", {"email": "ada@example.org", "message": "forged"}).status == 403
     visitor.base = "http://evil.example"  # sent as the Origin
     assert visitor.request(f"{stack.site}/feedback/").status == 200
     token = next(iter(visitor.cookies)).value
-    fields = {
-        "csrfmiddlewaretoken": token,
-        "email": "ada@example.org",
-        "message": "forged",
-    }
+    fields = {"csrfmiddlewaretoken": token, "email": "ada@example.org", "message": "forged"}
     assert visitor.post(f"{stack.site}/feedback/", fields).status == 403
 
 

@@ -29,16 +29,7 @@ def test_flower_answers_with_its_password_only(stack: Stack) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/metrics",
-        "/healthcheck",
-        "//metrics",
-        "/METRICS",
-        "/metrics/",
-        "/./metrics",
-        "/%6detrics",
-        "/x/../healthcheck",
-    ],
+    ["/metrics", "/healthcheck", "//metrics", "/METRICS", "/metrics/", "/./metrics", "/%6detrics", "/x/../healthcheck"],
 )
 def test_what_flower_leaves_open_nginx_closes(stack: Stack, path: str) -> None:
     assert Visitor(stack.flower).get(stack.flower + path).status in {401, 404}
@@ -46,15 +37,9 @@ def test_what_flower_leaves_open_nginx_closes(stack: Stack, path: str) -> None:
 
 
 def test_flower_shows_both_workers_and_each_task(stack: Stack) -> None:
-    sent = {
-        stack.send(TASK): "default",
-        stack.send(TASK, queue="heavy_tasks"): "heavy_tasks",
-    }
+    sent = {stack.send(TASK): "default", stack.send(TASK, queue="heavy_tasks"): "heavy_tasks"}
     for task_id, queue in sent.items():
-        eventually(
-            lambda id=task_id: tasks(stack).get(id, {}).get("state") == "SUCCESS",
-            what="Flower has seen it",
-        )
+        eventually(lambda id=task_id: tasks(stack).get(id, {}).get("state") == "SUCCESS", what="Flower has seen it")
         task = tasks(stack)[task_id]
         assert task["name"] == TASK
         assert task["worker"].startswith(f"{queue}@")

@@ -57,12 +57,7 @@ def test_nothing_can_be_written_outside_of_volumes_and_tmp(stack: Stack, service
 
 
 def test_the_app_cannot_change_its_own_code(stack: Stack) -> None:
-    for path in (
-        "/srv/app/manage.py",
-        "/srv/app/config/settings.py",
-        "/services/web/start",
-        "/opt/venv/bin/celery",
-    ):
+    for path in ("/srv/app/manage.py", "/srv/app/config/settings.py", "/services/web/start", "/opt/venv/bin/celery"):
         assert not stack.can("web", f": >>{path}"), path
     own = stack.exec("web", "find", "/srv/app", "/services", "/opt/venv", "-user", "10001").stdout
     assert not own, "code is root's, so it stays unwritable without a read-only file system, too"

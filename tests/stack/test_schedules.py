@@ -31,12 +31,7 @@ def admin(stack: Stack) -> Iterator[Visitor]:
 def interval(stack: Stack, admin: Visitor, seconds: int) -> int:
     find = f"SELECT id FROM django_celery_beat_intervalschedule WHERE every = {seconds} AND period = 'seconds'"
     if not stack.sql(find):
-        saved = admin.submit(
-            f"{ADMIN}/intervalschedule/add/",
-            "intervalschedule_form",
-            every=seconds,
-            period="seconds",
-        )
+        saved = admin.submit(f"{ADMIN}/intervalschedule/add/", "intervalschedule_form", every=seconds, period="seconds")
         assert saved.status == 302, errors(saved.text)
     return stack.sql(find)[0]["id"]
 
@@ -52,14 +47,7 @@ def save(admin: Visitor, path: str, **fields: Any) -> None:
 
 def add(stack: Stack, admin: Visitor, name: str, **fields: Any) -> int:
     every_second = interval(stack, admin, 1)
-    save(
-        admin,
-        "add/",
-        name=name,
-        regtask="config.tasks.debug_task",
-        interval=every_second,
-        **fields,
-    )
+    save(admin, "add/", name=name, regtask="config.tasks.debug_task", interval=every_second, **fields)
     return stack.sql(f"SELECT id FROM django_celery_beat_periodictask WHERE name = '{name}'")[0]["id"]
 
 
@@ -78,12 +66,7 @@ def test_a_schedule_made_in_the_admin_fires_without_a_restart(stack: Stack, admi
 def test_an_edited_schedule_fires_as_edited_and_a_disabled_one_stops(stack: Stack, admin: Visitor) -> None:
     number = add(stack, admin, "edited")
     save(admin, f"{number}/change/", interval=interval(stack, admin, 3600))
-    save(
-        admin,
-        f"{number}/change/",
-        interval=interval(stack, admin, 1),
-        queue="heavy_tasks",
-    )
+    save(admin, f"{number}/change/", interval=interval(stack, admin, 1), queue="heavy_tasks")
 
     def on_heavy() -> int:
         return sum(run["worker"].startswith("heavy_tasks@") for run in runs(stack, "edited"))
@@ -108,21 +91,9 @@ def test_what_an_operator_edits_in_a_seeded_schedule_survives_the_next_up(stack:
     assert {row["name"] for row in rows} == SEEDED
     assert all(row["enabled"] for row in rows)
     number = next(row["id"] for row in rows if row["name"] == "clear expired sessions")
-    save(
-        admin,
-        f"{number}/change/",
-        enabled=None,
-        description="Edited by an operator.",
-        queue="heavy_tasks",
-    )
+    save(admin, f"{number}/change/", enabled=None, description="Edited by an operator.", queue="heavy_tasks")
     edited = f"SELECT enabled, description, queue FROM django_celery_beat_periodictask WHERE id = {number}"
-    expected = [
-        {
-            "enabled": False,
-            "description": "Edited by an operator.",
-            "queue": "heavy_tasks",
-        }
-    ]
+    expected = [{"enabled": False, "description": "Edited by an operator.", "queue": "heavy_tasks"}]
     assert stack.sql(edited) == expected
     stack.up()
     stack.compose("restart", "beat")
@@ -133,16 +104,9 @@ def test_what_an_operator_edits_in_a_seeded_schedule_survives_the_next_up(stack:
 
 def test_the_seeded_clean_up_goes_to_a_queue_that_is_read(stack: Stack, admin: Visitor) -> None:
     number = stack.sql("SELECT id FROM django_celery_beat_periodictask WHERE name = 'clear expired results'")[0]["id"]
-    fields = {
-        "action": "run_tasks",
-        "_selected_action": number,
-        "csrfmiddlewaretoken": token(admin),
-    }
+    fields = {"action": "run_tasks", "_selected_action": number, "csrfmiddlewaretoken": token(admin)}
     assert admin.post(f"{ADMIN}/periodictask/", fields).status == 302
-    eventually(
-        lambda: stack.results("task_name = 'celery.backend_cleanup' AND status = 'SUCCESS'"),
-        SOON,
-    )
+    eventually(lambda: stack.results("task_name = 'celery.backend_cleanup' AND status = 'SUCCESS'"), SOON)
 
 
 def token(visitor: Visitor) -> str:

@@ -36,20 +36,14 @@ class Visitor:
         self.headers = {"Authorization": f"Basic {_base64(f'{user}:{password}')}"} if user else {}
         self.cookies = CookieJar()
         self.opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),
-            urllib.request.HTTPCookieProcessor(self.cookies),
-            Stay(),
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self.cookies), Stay()
         )
 
     def request(self, path: str, data: bytes | None = None, timeout: float = 30, **headers: str) -> Answer:
         request = urllib.request.Request(urljoin(self.base, path), data, {**self.headers, **headers})
         try:
             with self.opener.open(request, timeout=timeout) as response:
-                status, received, body = (
-                    response.status,
-                    response.headers,
-                    response.read(),
-                )
+                status, received, body = (response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:
                 status, received, body = error.code, error.headers, error.read()
@@ -70,12 +64,7 @@ class Visitor:
         return self.post(path, {name: value for name, value in filled.items() if value is not None})
 
     def log_in(self, user: str, password: str) -> Answer:
-        return self.submit(
-            "/admin/login/?next=/admin/",
-            form="login-form",
-            username=user,
-            password=password,
-        )
+        return self.submit("/admin/login/?next=/admin/", form="login-form", username=user, password=password)
 
 
 class _Forms(HTMLParser):
