@@ -87,7 +87,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     if report.failed and stack and started:
         logs = stack.compose("logs", "--no-color", "--since", started.isoformat(), "--tail", "40", check=False)
         report.sections.append(("Containers", stack.make("ps", check=False).stdout))
-        report.sections.append(("Logs", "\n".join(line[:600] for line in logs.stdout.splitlines())))
+        report.sections.append(
+            ("Logs", "\n".join(line.removeprefix("\x1b[2K")[:600] for line in logs.stdout.splitlines()))
+        )
     return report
 
 

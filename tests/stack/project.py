@@ -126,7 +126,7 @@ class Stack:
     def logs(self, *services: str, **options: str) -> str:
         flags = [word for name, value in options.items() for word in (f"--{name}", value)]
         done = self.compose("logs", "--no-color", "--no-log-prefix", *flags, *services)
-        return done.stdout + done.stderr
+        return (done.stdout + done.stderr).replace("\x1b[2K", "")  # Compose clears lines on no terminal, too
 
     def health(self) -> dict[str, str]:
         """Service -> ``healthy``, or whatever the worst of its containers is; a missing one is ``away``."""
