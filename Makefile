@@ -46,8 +46,9 @@ demo: $(VENV)/demo ## the stack without Docker, on an embedded Postgres and Redi
 	@$(VENV)/bin/python -m demo
 
 mail: ## show the mailbox that mail goes to while no mail server is set
-	@if [ -d .demo/state/mail ] && ! docker info >/dev/null 2>&1; then cat .demo/state/mail/* 2>/dev/null || echo "No mail yet."; else \
-	scripts/preflight engine && $(COMPOSE) exec -T worker sh -c 'cat "$$STATE_DIR"/mail/* 2>/dev/null || echo "No mail yet."'; fi
+	@if $(COMPOSE) ps --status running --services 2>/dev/null | grep -qx worker; \
+	then $(COMPOSE) exec -T worker sh -c 'cat "$$STATE_DIR"/mail/* 2>/dev/null || echo "No mail yet."'; \
+	else cat .demo/state/mail/* 2>/dev/null || echo "No mail yet."; fi
 
 test: $(VENV)/dev ## every test this machine can run
 	@scripts/test
@@ -67,7 +68,7 @@ lock: $(VENV)/dev ## resolve app/pyproject.toml into the three hashed locks
 
 images: ## build the base images from Debian packages, for machines that reach no registry
 	@scripts/preflight engine
-	@images/build
+	@env $$(grep -Es '^(DEBIAN(_SECURITY)?_MIRROR|[A-Z]+_IMAGE)=' .env | xargs) images/build
 
 shell: ## a shell in the app's container
 	@scripts/preflight engine

@@ -23,19 +23,13 @@ import psycopg
 from demo.servers import servers
 
 ROOT = Path(__file__).resolve().parent.parent
-NEVER, ALWAYS = "1e9", "-1"
 KEEP, CLOSE = "1000000000", "0"  # CELERY_DB_REUSE_MAX
 #: Arrangement -> variables of the worker. `web` is the service whose settings have psycopg's pool.
 ARRANGEMENTS = {
-    "closed around every task (stock)": {"CELERY_DB_REUSE_MAX": CLOSE, "CHECK_AFTER": NEVER},
-    "psycopg's pool, closed around every task (stock)": {
-        "CELERY_DB_REUSE_MAX": CLOSE,
-        "CHECK_AFTER": NEVER,
-        "SERVICE": "web",
-    },
-    "kept, never checked": {"CELERY_DB_REUSE_MAX": KEEP, "CHECK_AFTER": NEVER},
-    "kept, checked before every task": {"CELERY_DB_REUSE_MAX": KEEP, "CHECK_AFTER": ALWAYS},
-    "kept, checked after 5 idle seconds (Celeriac)": {"CELERY_DB_REUSE_MAX": KEEP, "CHECK_AFTER": "5"},
+    "closed around every task (stock)": {"CELERY_DB_REUSE_MAX": CLOSE},
+    "psycopg's pool, closed around every task (stock)": {"CELERY_DB_REUSE_MAX": CLOSE, "SERVICE": "web"},
+    "kept, never checked": {"CELERY_DB_REUSE_MAX": KEEP, "UNCHECKED": "1"},
+    "kept, checked before every task (Celeriac)": {"CELERY_DB_REUSE_MAX": KEEP},
 }
 
 

@@ -1,12 +1,14 @@
-"""``celery worker`` with the idle time after which a connection is checked (seconds) from ``CHECK_AFTER``."""
+"""``celery worker``, without the check of the connection before each task when ``UNCHECKED`` is set."""
 
 import os
 
+from celery import signals
 from celery.__main__ import main
 
 from celeriac.worker import database
 
-database.IDLE = float(os.environ["CHECK_AFTER"])
+if os.environ.get("UNCHECKED"):
+    signals.worker_init.connect(lambda **_: signals.task_prerun.disconnect(database.check_connections), weak=False)
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.stack.mailserver import MailServer
-from tests.stack.project import Stack, docker, fresh_clone, run
+from tests.stack.project import IMAGE, Stack, docker, fresh_clone, run
 
 BASE_IMAGES = {
     "PYTHON_IMAGE": "python:3.13-slim-trixie",
@@ -60,11 +60,14 @@ def mail(mail_server: MailServer) -> Iterator[MailServer]:
 def _running(tmp_path_factory: pytest.TempPathFactory, mail_server: MailServer) -> Iterator[Stack]:
     stack = Stack(fresh_clone(tmp_path_factory.mktemp("clone")), EMAIL_URL=mail_server.url)
     stack.remove()  # what a run that was killed has left
+    images: set[str] = set()
     try:
         stack.up()
+        images.add(stack.container("web")["Image"])  # without a name as soon as a test builds the next one
         yield stack
     finally:
         stack.remove()
+        docker("image", "rm", IMAGE, *images, check=False)
 
 
 @pytest.fixture

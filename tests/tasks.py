@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from celery import shared_task
+from celery import Task, shared_task
 from django.db import connection
 
 
@@ -46,3 +46,12 @@ def deafen(path: str) -> None:
     signal.signal(signal.SIGALRM, lambda *args: time.sleep(600))
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     note(path, "deaf")
+
+
+@shared_task(bind=True, default_retry_delay=1)
+def retries(self: Task, path: str, seconds: float) -> None:
+    """Fail after ``seconds`` the first time, and be done the second."""
+    note(path, f"attempt {self.request.retries}" if not Path(path).exists() else "done")
+    if len(Path(path).read_text().splitlines()) == 1:
+        time.sleep(seconds)
+        raise self.retry()

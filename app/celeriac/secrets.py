@@ -24,9 +24,11 @@ GROUPS = {
     "FLOWER_PASSWORD": 20004,
     "ADMIN_PASSWORD": 20005,
     "EMAIL_URL": 20006,
+    "DATABASE_URL": 20002,
+    "CELERY_BROKER_URL": 20003,
 }
-#: Given or left out, never made.
-OPTIONAL = {"EMAIL_URL"}
+#: Addresses with a password in them: given or left out, never made.
+OPTIONAL = {"EMAIL_URL", "DATABASE_URL", "CELERY_BROKER_URL"}
 
 
 def path(name: str) -> Path:
@@ -64,7 +66,10 @@ def write(name: str, value: str) -> None:
     new.touch(mode=0o400)
     os.chown(new, -1, GROUPS[name])
     new.chmod(0o640)
-    new.write_text(value)
+    with new.open("w") as file:
+        file.write(value)
+        file.flush()
+        os.fsync(file.fileno())
     new.chmod(0o440)
     new.replace(path(name))
 
@@ -88,10 +93,7 @@ def rotate(name: str) -> None:
     """Write the secret that the environment gives, or a new one; scripts/rotate tells those who use it."""
     if name not in GROUPS or name in OPTIONAL:
         raise ConfigError(f"SECRET={name} cannot be rotated; it is one of {', '.join(sorted(set(GROUPS) - OPTIONAL))}.")
-    old, value = kept(name), given(name)
-    write(name, value if value and value != old else secrets.token_urlsafe(32))
-    if value and value == old:
-        print(f"{name} was given by the environment; delete that line, it is no longer true.")  # noqa: T201
+    write(name, given(name) or secrets.token_urlsafe(32))
 
 
 def show(passwords: bool) -> None:
@@ -103,7 +105,7 @@ def show(passwords: bool) -> None:
         ("Flower", env.flower_url(), env.text("FLOWER_USERNAME", "flower"), "FLOWER_PASSWORD"),
     ]
     for title, address, user, name in rows:
-        login = f"{user}  {path(name).read_text()}" if name and passwords else ""
+        login = f"{user}  {kept(name) or 'not made yet: make up'}" if name and passwords else ""
         print(f"{title:<8}{address:<36}{login}".rstrip())  # noqa: T201
     if passwords:
         print("The admin's password is the first one; one that was changed in the admin is not known here.")  # noqa: T201

@@ -17,7 +17,7 @@ _context = click.get_current_context(silent=True)
 if _context:
     _context.find_root().auto_envvar_prefix = None
 
-app = Celery("config")
+app = Celery("config", task_cls="celeriac.worker.task:Task")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.autodiscover_tasks(["config"])

@@ -162,7 +162,7 @@ DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"celeriac@{_
 
 # Where the feedback demo's mail goes, and how much a visitor who is not signed in may post to a demo.
 FEEDBACK_TO = env.text("FEEDBACK_TO")
-DEMO_POSTS_PER_MINUTE = env.number("DEMO_POSTS_PER_MINUTE", 10)
+DEMO_POSTS_PER_MINUTE = env.number("DEMO_POSTS_PER_MINUTE", 10, minimum=1)
 
 # --- Logs ---------------------------------------------------------------------------------------------------
 

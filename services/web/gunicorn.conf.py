@@ -19,7 +19,6 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a disk waits for the disk
 control_socket_disable = True  # on by default since 25, and an error on a read-only file system
 logconfig_dict = settings.LOGGING
-forwarded_allow_ips = "*" if settings.BEHIND_NGINX else "127.0.0.1"
 
 
 def post_worker_init(worker):

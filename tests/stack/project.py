@@ -90,13 +90,6 @@ class Stack:
     def remove(self) -> None:
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "3")
 
-    def dotenv(self, **variables: str) -> None:
-        """Set lines of ``.env``; ``None`` takes one out."""
-        path = self.folder / ".env"
-        lines = dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.exists() else {}
-        lines = {name: value for name, value in {**lines, **variables}.items() if value is not None}
-        path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
-
     # --- containers ---------------------------------------------------------------------------------------
 
     def ids(self, service: str = "", everything: bool = False) -> list[str]:

@@ -25,11 +25,12 @@ print(json.dumps(ids))
 
 
 @pytest.fixture(autouse=True)
-def _one_worker_afterwards(stack: Stack) -> Iterator[None]:
+def _one_of_each_afterwards(stack: Stack) -> Iterator[None]:
     yield
-    stack.make("scale-workers", "N=1")
-    stack.make("scale-workers", "N=1", "QUEUE=heavy_tasks")
-    (stack.folder / ".env").unlink()
+    for service, queue in (("worker", "default"), ("worker-heavy", "heavy_tasks")):
+        if len(stack.ids(service)) != 1:
+            stack.make("scale-workers", "N=1", f"QUEUE={queue}")
+    (stack.folder / ".env").unlink(missing_ok=True)
 
 
 def running(stack: Stack, service: str) -> dict[str, str]:
@@ -65,27 +66,22 @@ def test_scaling_up_and_down_under_load_loses_no_task(stack: Stack) -> None:
     assert {service: running(stack, service) for service in others} == others
 
 
-def test_scaling_touches_the_one_service_and_is_remembered_by_the_next_up(stack: Stack) -> None:
-    before = running(stack, "worker")
+def test_scaling_touches_one_service_and_the_next_up_remembers_it_and_restarts_nothing(stack: Stack) -> None:
+    services = ("web", "worker", "beat", "flower", "redis", "postgres", "nginx")
+    before, (heavy,) = {service: running(stack, service) for service in services}, stack.ids("worker-heavy")
     stack.make("scale-workers", "N=2", "QUEUE=heavy_tasks")
-    assert len(running(stack, "worker-heavy")) == 2
-    assert running(stack, "worker") == before
-    stack.up()
-    assert len(running(stack, "worker-heavy")) == 2
-    assert len(running(stack, "worker")) == 1
-
-
-def test_an_up_after_scaling_restarts_nothing(stack: Stack) -> None:
-    stack.make("scale-workers", "N=2", "QUEUE=heavy_tasks")
-    services = ("web", "worker", "worker-heavy", "beat", "flower")
-    before = {service: running(stack, service) for service in services}
+    assert {service: running(stack, service) for service in services} == before
+    two = running(stack, "worker-heavy")
+    assert len(two) == 2
+    assert heavy in two
     stack.up()
     assert {service: running(stack, service) for service in services} == before
+    assert running(stack, "worker-heavy") == two
 
 
 def test_a_number_or_queue_that_makes_no_sense_is_refused(stack: Stack) -> None:
-    (stack.folder / ".env").touch()
     assert "N=4" in stack.make("scale-workers", "N=many", check=False).stderr
     refused = stack.make("scale-workers", "N=2", "QUEUE=typo", check=False)
     assert refused.returncode
     assert "QUEUE=typo is not a queue" in refused.stderr
+    assert len(stack.ids("worker")) == len(stack.ids("worker-heavy")) == 1

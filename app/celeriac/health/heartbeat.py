@@ -32,10 +32,11 @@ class Heartbeat:
     def __init__(self, path: str | None = None) -> None:
         path = path or os.environ.get("HEARTBEAT_FILE")
         self.path = Path(path) if path else None
+        self.pid = os.getpid()
 
     def beat(self, busy: float = 0.0) -> None:
         """Promise to beat again within ``ALIVE`` seconds, or ``busy`` more when the loop is to be blocked."""
-        if not self.path:
+        if not self.path or os.getpid() != self.pid:  # a forked child does not answer for its parent
             return
         self.path.touch()
         until = time.time() + ALIVE + busy

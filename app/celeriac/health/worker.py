@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 from billiard.pool import Pool
@@ -53,7 +54,8 @@ class Beat(bootsteps.StartStopStep):
         for pid, since in self.deaf_since.items():
             if now - since > ALIVE + PATIENCE / 2:  # before the whole worker ends itself, with every other child
                 logger.error("killing the child %d; the pool replaces it, and its task is tried again", pid)
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def deaf_children(self, pool: Any, now: float) -> set[int]:
         """The children that are stopped, or were given a task and do not take it.
@@ -63,7 +65,7 @@ class Beat(bootsteps.StartStopStep):
         if not isinstance(pool, Pool):
             return set()
         stopped = {child.pid for child in pool._pool if _is_stopped(child.pid)}
-        given = {id(job): job for job in pool._cache.values() if getattr(job, "_write_to", None) and not job._accepted}
+        given = {n: job for n, job in pool._cache.items() if getattr(job, "_write_to", None) and not job._accepted}
         self.given_since = {job: self.given_since.get(job, now) for job in given}
         late = {given[job]._write_to.pid for job, since in self.given_since.items() if now - since > ACCEPT_TIMEOUT}
         return stopped | late

@@ -7,6 +7,7 @@ Here the unacknowledged messages are set aside before the close, and sorted out 
 """
 
 import logging
+import time
 from typing import Any
 
 from celery import bootsteps
@@ -24,12 +25,14 @@ class Consumer(StockConsumer):
     """Celery's consumer, with its unacknowledged messages kept over a reconnect."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: Delivery tags that were unacknowledged when a connection was lost.
-        self.left_unacked: set[str] = set()
+        #: Delivery tag -> message: what was unacknowledged when a connection was lost, and when that was.
+        self.left_unacked: dict[str, Any] = {}
+        self.lost_at = 0.0
         super().__init__(*args, **kwargs)
         install_for_solo(self.pool)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
+        self.lost_at = time.monotonic()
         for channel in list(self.connection.transport.channels):
             qos = getattr(channel, "_qos", None)  # the property would make one
             if qos is not None:
@@ -45,24 +48,33 @@ class Consumer(StockConsumer):
 
 
 class Reattach(bootsteps.StartStopStep):
-    """Consumer bootstep after a reconnect: running tasks acknowledge through the new channel, the rest go back.
+    """Consumer bootstep after a reconnect: what was unacknowledged is acknowledged through the new channel.
 
-    Which others there are: tasks that were fetched but not started. Their copies in this process are gone
-    (``Consumer.on_close``), so they go back to the queue at once instead of after the visibility timeout.
+    Except for tasks that were fetched and not started. Their copies in this process are gone
+    (``Consumer.on_close``), so they go back to the queue, at once instead of after the visibility timeout.
     """
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
     def start(self, consumer: Consumer) -> None:
-        left: set[str] = getattr(consumer, "left_unacked", set())
-        if not left:
-            return
+        messages, consumer.left_unacked = consumer.left_unacked, {}
         channel = consumer.task_consumer.channel
-        running = {request.message.delivery_tag: request.message for request in state.active_requests}
-        for tag in left & running.keys():
-            running[tag].channel = channel
-            channel.qos._delivered[tag] = running[tag]  # counts against the prefetch until it is acked
-        for tag in left - running.keys():
-            channel.qos.restore_by_tag(tag)
-        logger.info("reattached %d running tasks, put %d back", len(left & running.keys()), len(left - running.keys()))
-        left.clear()
+        for tag, message in messages.items():
+            message.channel = channel
+            channel.qos._delivered[tag] = message  # counts against the prefetch until it is acknowledged
+        if messages:
+            # After the acknowledgements that were waiting in the loop.
+            consumer.call_soon(self.sort_out, consumer, channel, messages)
+
+    def sort_out(self, consumer: Consumer, channel: Any, messages: dict[str, Any]) -> None:
+        running = {request.message.delivery_tag for request in state.active_requests}
+        # Away for longer, and another worker has put them back already: they may be running there by now.
+        recent = time.monotonic() - consumer.lost_at < channel.qos.visibility_timeout
+        for tag, message in messages.items():
+            if message.acknowledged or tag in running:
+                continue
+            if message.headers.get("id") in state.successful_requests:  # ended while nobody could be told
+                message.ack_log_error(logger, consumer.connection_errors)
+            else:
+                channel.qos.reject(tag, requeue=recent)
+        logger.info("reattached to the broker: %d messages, %d running", len(messages), len(running))

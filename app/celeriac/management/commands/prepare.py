@@ -1,10 +1,12 @@
 """``manage.py prepare``: everything the database needs before the stack starts; what `migrate` runs."""
 
+import time
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management import BaseCommand, CommandParser, call_command
 from django.db import OperationalError, connection
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Q
 
 from celeriac.schedules.seed import seed
@@ -28,7 +30,10 @@ class Command(BaseCommand):
         if options["reset_admin"]:
             return self.reset_admin()
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+            # Asked again and again: one query that waits would hold a snapshot, and CREATE INDEX CONCURRENTLY
+            # in the other one's migration would wait for that.
+            while not locked(cursor):
+                time.sleep(0.2)
             try:
                 call_command("migrate", interactive=False)
                 call_command("createcachetable")
@@ -57,6 +62,11 @@ class Command(BaseCommand):
             raise env.ConfigError(f"there is no user {name}; ADMIN_USERNAME says who the first admin is.")
         user.set_password(env.secret("ADMIN_PASSWORD"))
         user.save()
+
+
+def locked(cursor: CursorWrapper) -> bool:
+    cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
+    return cursor.fetchone()[0]
 
 
 def explain(error: str) -> str:

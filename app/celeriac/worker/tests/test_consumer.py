@@ -3,7 +3,9 @@
 import signal
 import time
 
-from tests.tasks import work
+import pytest
+
+from tests.tasks import retries, work
 from tests.waiting import eventually
 
 
@@ -24,6 +26,36 @@ def test_a_redis_restart_under_a_running_task_costs_neither_the_worker_nor_a_sec
     assert worker.process.poll() is None
     assert notes() == ["long began", "long ended", "next began", "next ended"]
     # Acknowledged through the new connection: nothing is left to be delivered again later.
+    eventually(lambda: unacked(broker) == 0, 10)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_task_that_ends_while_redis_is_away_is_acknowledged_and_not_run_again(broker, start_worker, notes, pool):
+    worker = start_worker("-P", pool, "-c", "1")
+    broker.send(work, notes.path, "short", 3)
+    eventually(lambda: "short began" in notes())
+
+    broker.stop()
+    eventually(lambda: "short ended" in notes())
+    broker.start()
+    broker.send(work, notes.path, "next")
+
+    eventually(lambda: "next ended" in notes(), 60)
+    assert worker.process.poll() is None
+    assert notes() == ["short began", "short ended", "next began", "next ended"]
+    eventually(lambda: unacked(broker) == 0, 10)
+
+
+def test_a_retry_that_falls_while_redis_is_away_is_made_when_it_is_back(broker, start_worker, notes):
+    start_worker("-c", "1")
+    broker.send(retries, notes.path, 3)
+    eventually(lambda: notes() == ["attempt 0"])
+
+    broker.stop()
+    time.sleep(5)  # the retry is queued meanwhile, in vain
+    broker.start()
+
+    eventually(lambda: "done" in notes(), 60)
     eventually(lambda: unacked(broker) == 0, 10)
 
 
