@@ -24,8 +24,8 @@ GROUPS = {
     "FLOWER_PASSWORD": 20004,
     "ADMIN_PASSWORD": 20005,
     "EMAIL_URL": 20006,
-    "DATABASE_URL": 20002,
-    "CELERY_BROKER_URL": 20003,
+    "DATABASE_URL": 20007,
+    "CELERY_BROKER_URL": 20008,
 }
 #: Addresses with a password in them: given or left out, never made.
 OPTIONAL = {"EMAIL_URL", "DATABASE_URL", "CELERY_BROKER_URL"}
@@ -93,6 +93,8 @@ def rotate(name: str) -> None:
     """Write the secret that the environment gives, or a new one; scripts/rotate tells those who use it."""
     if name not in GROUPS or name in OPTIONAL:
         raise ConfigError(f"SECRET={name} cannot be rotated; it is one of {', '.join(sorted(set(GROUPS) - OPTIONAL))}.")
+    if kept(name) == given(name):
+        print(f"{name} stays as the environment gives it; edit or delete that line to have a new one.")  # noqa: T201
     write(name, given(name) or secrets.token_urlsafe(32))
 
 

@@ -79,7 +79,7 @@ def test_two_at_once_on_a_fresh_database_both_succeed_and_the_second_finds_nothi
 @pytest.mark.django_db(transaction=True)
 def test_one_waits_while_another_is_at_work(tmp_path):
     name = connection.settings_dict["NAME"]
-    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_try_%' AND pid <> pg_backend_pid()"
     with psycopg.connect(**connection.get_connection_params() | {"dbname": name}) as other:
         other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
         process = subprocess.Popen(PREPARE, cwd=APP, env=environment(POSTGRES_DB=name), stdout=subprocess.DEVNULL)
