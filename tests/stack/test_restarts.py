@@ -60,7 +60,7 @@ def test_while_web_is_away_nginx_says_so_and_comes_back_without_a_reload(stack: 
         assert "One moment" in away.text
         assert away.headers["Retry-After"] == "5"
     finally:
-        stack.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "web")
+        stack.compose("up", "--detach", "--force-recreate", "--wait", "web")
     eventually(lambda: stack.visitor().get("/").status == 200, 10, "the site is back")
     assert stack.container("nginx")["State"]["StartedAt"] == nginx
 
@@ -70,7 +70,7 @@ def test_more_web_replicas_are_used_without_a_reload(stack: Stack) -> None:
 
     def web(replicas: int) -> set[str]:
         scale = ("--no-recreate", "--scale", f"web={replicas}", "--wait", "web")
-        stack.compose("up", "--detach", "--no-deps", *scale)
+        stack.compose("up", "--detach", *scale)
         networks = [each["NetworkSettings"]["Networks"] for each in stack.containers("web")]
         return {f"{each['celeriac-test_edge']['IPAddress']}:8000" for each in networks}
 

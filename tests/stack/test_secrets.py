@@ -88,6 +88,9 @@ def test_a_rotated_flower_password_replaces_the_old_one(stack: Stack) -> None:
     assert new != old
     assert Visitor(stack.flower, user, old).get("/workers").status == 401
     assert Visitor(stack.flower, user, new).get("/workers").status == 200
+    rotated = set(stack.ids())
+    stack.up()
+    assert set(stack.ids()) == rotated, "nothing is left for the next up to restart"
 
 
 def test_a_rotated_admin_password_replaces_the_old_one(stack: Stack) -> None:
