@@ -14,6 +14,7 @@ from celery import Task
 from django.conf import settings
 from django.db import connection
 from kombu import Connection
+from redis import Redis
 
 from demo.servers import REDIS_CONF, free_port, redis_server, wait_for_port
 from tests.waiting import eventually
@@ -38,6 +39,13 @@ class Broker:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(20)
+
+    def kick_everybody(self, password: str) -> None:
+        """Close every connection, as a restart does."""
+        client = Redis(port=self.port, password=password)
+        client.client_kill_filter(_type="normal", skipme=True)
+        client.client_kill_filter(_type="pubsub")
+        client.close()
 
     def connection(self) -> Connection:
         return Connection(self.url, transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS)

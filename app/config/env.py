@@ -307,8 +307,9 @@ def export(settings: Mapping[str, Any]) -> None:
     Celery prefers these two variables to its settings (``celery/app/utils.py``, ``Settings.broker_url``),
     so a short form such as ``CELERY_RESULT_BACKEND=redis`` would reach it as it was written.
     """
-    for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
-        os.environ[name] = settings[name]
+    if SERVICE != "secrets":  # which keeps what was given, not what is composed of it
+        for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            os.environ[name] = settings[name]
 
 
 def host_of(url: str) -> str:

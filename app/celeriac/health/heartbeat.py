@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kombu import Connection
+from redis.exceptions import AuthenticationError
 
 #: Seconds between two beats of a loop that turns.
 INTERVAL = 5.0
@@ -54,7 +55,8 @@ class Heartbeat:
 
         def beating(errback: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Any:
             def on_error(exc: Exception, interval: float) -> None:
-                self.beat(busy=interval)
+                if not isinstance(exc, AuthenticationError):  # a new password is read by a new process only
+                    self.beat(busy=interval)
                 waiting()
                 if errback:
                     errback(exc, interval)

@@ -2,12 +2,14 @@
 
 import os
 import stat
+import sys
 
 import pytest
 
 from celeriac import secrets
 from celeriac.secrets import GROUPS, OPTIONAL, make, rotate
 from config.env import ConfigError, strong
+from tests.processes import run
 
 MADE = sorted(set(GROUPS) - OPTIONAL)
 
@@ -203,3 +205,17 @@ def test_the_addresses_are_printed_without_a_password(monkeypatch, capsys):
     assert kept()["ADMIN_PASSWORD"] in out
     assert kept()["FLOWER_PASSWORD"] in out
     assert kept()["POSTGRES_PASSWORD"] not in out
+
+
+def test_the_service_keeps_what_is_given_and_nothing_that_is_composed_of_it(tmp_path):
+    """As its container runs it: reading the settings writes the composed broker address to the environment."""
+    done = run(
+        *(sys.executable, "-m", "celeriac.secrets"),
+        SERVICE="secrets",
+        SECRETS_DIR=str(secrets.FOLDER),
+        GIVEN_DIR=str(tmp_path / "given"),
+        **dict.fromkeys(GROUPS),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert {name for name, value in kept().items() if not value} == OPTIONAL
