@@ -109,8 +109,10 @@ def test_a_secret_may_come_from_a_file(stack: Stack, dotenv: Path) -> None:
     file.chmod(0o644)
     dotenv.write_text("FLOWER_PASSWORD_FILE=./flower-password.txt\n")
     stack.make("rotate", "SECRET=FLOWER_PASSWORD")
-    stack.up()
     stack.healthy()
+    assert Visitor(stack.flower, "flower", password).get("/workers").status == 200
+    dotenv.unlink()
+    stack.up()  # it is kept: neither the line nor the file is needed any more
     assert Visitor(stack.flower, "flower", password).get("/workers").status == 200
 
 

@@ -63,8 +63,8 @@ class Reattach(bootsteps.StartStopStep):
             message.channel = channel
             channel.qos._delivered[tag] = message  # counts against the prefetch until it is acknowledged
         if messages:
-            # After the acknowledgements that were waiting in the loop.
-            consumer.call_soon(self.sort_out, consumer, channel, messages)
+            # A moment later: acknowledgements that wait in the loop come first.
+            consumer.timer.call_after(1.0, self.sort_out, (consumer, channel, messages))
 
     def sort_out(self, consumer: Consumer, channel: Any, messages: dict[str, Any]) -> None:
         running = {request.message.delivery_tag for request in state.active_requests}
@@ -74,7 +74,7 @@ class Reattach(bootsteps.StartStopStep):
             if message.acknowledged or tag in running:
                 continue
             if message.headers.get("id") in state.successful_requests:  # ended while nobody could be told
-                message.ack_log_error(logger, consumer.connection_errors)
+                channel.basic_ack(tag)  # and not by the message, which raises when it is acknowledged twice
             else:
                 channel.qos.reject(tag, requeue=recent)
         logger.info("reattached to the broker: %d messages, %d running", len(messages), len(running))
