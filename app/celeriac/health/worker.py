@@ -68,7 +68,7 @@ class Beat(bootsteps.StartStopStep):
         given = {n: job for n, job in pool._cache.items() if getattr(job, "_write_to", None) and not job._accepted}
         self.given_since = {job: self.given_since.get(job, now) for job in given}
         late = {given[job]._write_to.pid for job, since in self.given_since.items() if now - since > ACCEPT_TIMEOUT}
-        return stopped | late
+        return stopped | late & {child.pid for child in pool._pool}  # the pool deals with the dead ones' tasks
 
 
 def _is_stopped(pid: int) -> bool:

@@ -72,7 +72,7 @@ def test_a_child_that_does_not_take_its_task_is_replaced_and_the_task_is_run(bro
 
     eventually(lambda: not worker.alive(), 20)
     eventually(worker.alive, 20)
-    eventually(lambda: "ended" in notes(), 20)
+    eventually(lambda: "ended" in notes(), 60)
 
 
 def test_a_frozen_main_process_turns_red(broker, start_worker):
