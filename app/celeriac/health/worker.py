@@ -64,20 +64,22 @@ class Beat(bootsteps.StartStopStep):
         """
         if not isinstance(pool, Pool):
             return set()
-        stopped = {child.pid for child in pool._pool if _is_stopped(child.pid)}
+        states = {child.pid: _state(child.pid) for child in pool._pool}
+        stopped = {pid for pid, state in states.items() if state in {"t", "T"}}
         given = {n: job for n, job in pool._cache.items() if getattr(job, "_write_to", None) and not job._accepted}
         self.given_since = {job: self.given_since.get(job, now) for job in given}
         late = {given[job]._write_to.pid for job, since in self.given_since.items() if now - since > ACCEPT_TIMEOUT}
-        return stopped | late & {child.pid for child in pool._pool}  # the pool deals with the dead ones' tasks
+        dead = {pid for pid, state in states.items() if state in {"", "Z"}}
+        return stopped | late & states.keys() - dead  # the pool deals with the dead ones' tasks
 
 
-def _is_stopped(pid: int) -> bool:
-    """Whether the kernel holds the process stopped (SIGSTOP, a tracer); Linux only, elsewhere False."""
+def _state(pid: int) -> str:
+    """The process's state as the kernel names it: T for stopped, Z for dead; empty when gone, or not on Linux."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] in "tT"
+            return stat.read().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
 
 
 def install_for_solo(pool: Any) -> None:
