@@ -75,6 +75,8 @@ class Reattach(bootsteps.StartStopStep):
                 continue
             if message.headers.get("id") in state.successful_requests:  # ended while nobody could be told
                 channel.basic_ack(tag)  # and not by the message, which raises when it is acknowledged twice
+            elif recent:
+                channel.qos.reject(tag, requeue=True)
             else:
-                channel.qos.reject(tag, requeue=recent)
+                channel.qos._quick_ack(tag)  # forgotten here; in Redis it stays, for kombu to put back
         logger.info("reattached to the broker: %d messages, %d running", len(messages), len(running))
