@@ -1,6 +1,60 @@
 """The platform's own tables."""
 
+import uuid
+from typing import Any, Self
+
+from django.conf import settings
 from django.db import models
+from django.http import HttpRequest
+from django_celery_beat.models import PeriodicTask
+
+# --- Who started what --------------------------------------------------------------------------------------
+
+
+class OwnedQuerySet(models.QuerySet):
+    def owned_by(self, request: HttpRequest) -> Self:
+        """What belongs to the user who asks, or was made in this browser's session before they signed in."""
+        mine = models.Q(user=request.user) if request.user.is_authenticated else models.Q(pk__in=[])
+        if visitor := request.session.get("visitor"):
+            mine |= models.Q(visitor=visitor)
+        return self.filter(mine)
+
+
+class Owned(models.Model):
+    """A row that belongs to a user, or to the session of somebody who is not signed in."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, null=True, blank=True, editable=False)
+    visitor = models.CharField(max_length=36, blank=True, db_index=True, editable=False)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+    @staticmethod
+    def owner(request: HttpRequest) -> dict[str, Any]:
+        """The two fields for whoever asks; gives an anonymous session its mark, a random one."""
+        if request.user.is_authenticated:
+            return {"user": request.user}
+        # Not the session's key, which is a password of sorts, and changes when its owner signs in.
+        return {"visitor": request.session.setdefault("visitor", str(uuid.uuid4()))}
+
+
+class TrackedTask(Owned):
+    """A task that somebody watches; celeriac.tracking says how it is made and shown."""
+
+    task_id = models.CharField(max_length=255, primary_key=True)
+    label = models.CharField(max_length=200)
+    started_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        ordering = ["-started_at"]
+
+    def __str__(self) -> str:
+        return self.label
+
+
+# --- Schedules ---------------------------------------------------------------------------------------------
 
 
 class SeededSchedule(models.Model):
@@ -10,3 +64,68 @@ class SeededSchedule(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Schedule(models.Model):
+    """What beat knows of a periodic task: when it is due next, and what became of it when nobody was there."""
+
+    class Missed(models.TextChoices):
+        LATE = "late", "run once, late"
+        SKIP = "skip", "skip"
+
+    periodic_task = models.OneToOneField(PeriodicTask, models.CASCADE, primary_key=True, related_name="plan")
+    on_missed = models.CharField(
+        "when missed",
+        max_length=4,
+        choices=Missed,
+        default=Missed.LATE,
+        help_text="What to do about runs that were due while no scheduler was there to make them.",
+    )
+    any_task = models.BooleanField(
+        "not in this app",
+        default=False,
+        help_text="The task belongs to another app that reads these queues, so its name cannot be checked here.",
+    )
+    #: Empty when no run is to come.
+    next_run_at = models.DateTimeField(null=True, editable=False, db_index=True)
+    #: The schedule's own columns as they were when ``next_run_at`` was computed; celeriac.schedules.plan.
+    planned_from = models.TextField(blank=True, editable=False)
+    #: Why it cannot be run, in words for its operator.
+    broken = models.TextField(blank=True, editable=False)
+
+    def __str__(self) -> str:
+        return self.periodic_task.name
+
+
+class ScheduleRun(models.Model):
+    """One due slot of a schedule, written before its message is sent: what has a row is never made again."""
+
+    class Kind(models.TextChoices):
+        ON_TIME = "on time"
+        LATE = "late"
+        SKIPPED = "skipped"
+        BY_HAND = "by hand"
+
+    periodic_task = models.ForeignKey(PeriodicTask, models.CASCADE, related_name="runs")
+    due_at = models.DateTimeField()
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.ON_TIME)
+    #: Given before the message is sent, so that sending it again is sending the same one.
+    task_id = models.CharField(max_length=255, db_index=True, default=uuid.uuid4)
+    #: Empty while the message could not be sent: the scheduler tries again.
+    sent_at = models.DateTimeField(null=True)
+    #: Why it will not be sent.
+    error = models.TextField(blank=True)
+    #: Who ran it by hand.
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True)
+
+    class Meta:
+        ordering = ["-due_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["periodic_task", "due_at"], name="each_due_slot_once"),
+        ]
+        indexes = [
+            models.Index(fields=["due_at"], condition=models.Q(sent_at=None, error=""), name="runs_to_send"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.periodic_task.name}, {self.due_at:%Y-%m-%d %H:%M:%S %Z}"

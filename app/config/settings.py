@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from celery.schedules import crontab
+from django.utils.module_loading import import_string
 from kombu import Exchange, Queue
 
 from config import env, logs
@@ -41,7 +42,7 @@ INSTALLED_APPS = [
     "accounts",
     "celeriac",
     # The demos and their one switch: delete the folder `demos/` and this line when you start.
-    *(["demos", "demos.feedback"] if env.switch("DEMOS", True) else []),
+    *(import_string("demos.APPS") if env.switch("DEMOS", True) else []),
     "django_celery_beat",
     "django_celery_results",
     "django_htmx",

@@ -10,6 +10,7 @@ admin.site.index_title = "Administration"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
+    path("", include("celeriac.tracking.urls")),
 ]
 
 if "demos" in settings.INSTALLED_APPS:

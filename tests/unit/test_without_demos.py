@@ -18,7 +18,7 @@ def without_demos(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pytest.ini", tmp_path)
     shutil.rmtree(tmp_path / "app" / "demos")
     settings = tmp_path / "app" / "config" / "settings.py"
-    lines = [line for line in settings.read_text().splitlines() if '"demos"' not in line]
+    lines = [line for line in settings.read_text().splitlines() if '"demos' not in line]
     settings.write_text("\n".join(lines))
     return tmp_path
 

@@ -1,0 +1,10 @@
+"""The demo's addresses."""
+
+from django.urls import path
+
+from demos.articles import views
+
+app_name = "articles"
+urlpatterns = [
+    path("", views.index, name="index"),
+]

@@ -1,0 +1,8 @@
+"""Names the app."""
+
+from django.apps import AppConfig
+
+
+class PagesConfig(AppConfig):
+    name = "demos.pages"
+    verbose_name = "Pages"

@@ -1,0 +1,8 @@
+"""The demo's pages."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+
+def index(request: HttpRequest) -> HttpResponse:
+    return render(request, "widgets/index.html")
