@@ -23,10 +23,14 @@ def ask_as(client):
     return request
 
 
+class Visitor(Client):
+    task_id = ""
+
+
 @pytest.fixture
 def visitor():
     """A visitor who is not signed in, and the task they started."""
-    client = Client()
+    client = Visitor()
     request = ask_as(client)
     client.task_id = track(request, "Thumbnail")
     request.session.save()
