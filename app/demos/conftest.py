@@ -3,6 +3,8 @@
 import pytest
 from django.core.cache import cache
 
+from celeriac.conftest import broker, notes, start_worker  # noqa: F401  for tests with a real worker
+
 
 @pytest.fixture(autouse=True)
 def _plain_static_files(settings):
