@@ -88,13 +88,22 @@ class Schedule(models.Model):
     )
     #: Empty when no run is to come.
     next_run_at = models.DateTimeField(null=True, editable=False, db_index=True)
-    #: The schedule's own columns as they were when ``next_run_at`` was computed; celeriac.schedules.plan.
-    planned_from = models.TextField(blank=True, editable=False)
+    #: Fingerprints of what ``next_run_at`` and ``broken`` were computed from; celeriac.schedules.planner.
+    timing = models.CharField(max_length=32, blank=True, editable=False)
+    content = models.CharField(max_length=32, blank=True, editable=False)
+    #: The project's time zone at that time.
+    zone = models.CharField(max_length=64, blank=True, editable=False)
     #: Why it cannot be run, in words for its operator.
     broken = models.TextField(blank=True, editable=False)
 
     def __str__(self) -> str:
         return self.periodic_task.name
+
+
+class ScheduleRunQuerySet(models.QuerySet):
+    def unsent(self) -> Self:
+        """What is still to be sent."""
+        return self.filter(sent_at=None, error="").exclude(kind=ScheduleRun.Kind.SKIPPED)
 
 
 class ScheduleRun(models.Model):
@@ -111,12 +120,14 @@ class ScheduleRun(models.Model):
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.ON_TIME)
     #: Given before the message is sent, so that sending it again is sending the same one.
     task_id = models.CharField(max_length=255, db_index=True, default=uuid.uuid4)
-    #: Empty while the message could not be sent: the scheduler tries again.
+    #: Empty for a skipped run, and while the message could not be sent: the scheduler tries again.
     sent_at = models.DateTimeField(null=True)
     #: Why it will not be sent.
     error = models.TextField(blank=True)
     #: Who ran it by hand.
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True)
+
+    objects = ScheduleRunQuerySet.as_manager()
 
     class Meta:
         ordering = ["-due_at"]
@@ -124,7 +135,11 @@ class ScheduleRun(models.Model):
             models.UniqueConstraint(fields=["periodic_task", "due_at"], name="each_due_slot_once"),
         ]
         indexes = [
-            models.Index(fields=["due_at"], condition=models.Q(sent_at=None, error=""), name="runs_to_send"),
+            models.Index(
+                fields=["due_at"],
+                condition=models.Q(sent_at=None, error="") & ~models.Q(kind="skipped"),
+                name="runs_to_send",
+            ),
         ]
 
     def __str__(self) -> str:

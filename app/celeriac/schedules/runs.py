@@ -1,0 +1,136 @@
+"""Sends the runs of schedules: many in one round trip, each once, whatever is tried again."""
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from celery import Celery, current_app
+from django.contrib.auth.models import AbstractBaseUser
+from django.utils import timezone
+from django_celery_beat.models import PeriodicTask
+from kombu import Connection, Producer
+from kombu.exceptions import BatchPublishError, KombuError
+from kombu.transport.redis import PublishBatch
+from redis.exceptions import RedisError
+
+from celeriac.models import ScheduleRun
+
+logger = logging.getLogger(__name__)
+
+#: What sending raises when Redis is away, full, or too slow to answer.
+BROKER_AWAY = (KombuError, RedisError, BatchPublishError, OSError)
+#: A message that was sent already is dropped by Redis itself. One whose answer was lost is sent again by the next
+#: look, seconds later; so this many seconds of memory are plenty.
+REMEMBERED = 600
+SEND_ONCE = """
+if redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then redis.call('LPUSH', KEYS[2], ARGV[2]) end"""
+
+
+class Unsendable(ValueError):  # noqa: N818  what the row is
+    """No message can be made of the row; says why."""
+
+
+class OnceBatch(PublishBatch):
+    """kombu's batch of messages, in which Redis itself drops those whose task id it has had before."""
+
+    def publish(self, message: dict[str, Any], **kwargs: Any) -> Any:
+        self.task_id = message["headers"].get("id")  # events have none
+        return super().publish(message, **kwargs)
+
+    def add(self, name: str, *args: Any) -> None:
+        if name != "lpush" or not self.task_id:
+            super().add(name, *args)
+            return
+        prefix, (queue, payload) = self.channel.global_keyprefix, args  # kombu prefixes no EVAL
+        sent = f"{prefix}celeriac.sent.{self.task_id}"
+        super().add("eval", SEND_ONCE, 2, sent, prefix + queue, REMEMBERED, payload)
+
+
+class Sender:
+    """A connection to the broker, made when it is first needed, and again after it failed."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.connection: Connection | None = None
+
+    def send(self, runs: Iterable[ScheduleRun]) -> None:
+        """Send the runs; their ``sent_at`` is set, or their ``error`` when no message can be made. Saves nothing.
+
+        Raises one of ``BROKER_AWAY``; then none counts as sent, and all can be given again.
+        """
+        runs, now = list(runs), timezone.now()
+        try:
+            producer = self._producer()
+            with producer.batch():
+                for run in runs:
+                    if not run.error:
+                        self._add(run, producer)
+        except BROKER_AWAY:
+            self.close()
+            raise
+        for run in runs:
+            run.sent_at = None if run.error else now
+
+    def close(self) -> None:
+        if self.connection:
+            self.connection.release()
+            self.connection = None
+
+    def _producer(self) -> Producer:
+        if self.connection is None:
+            self.connection = self.app.connection_for_write()
+            # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
+            self.connection.ensure_connection(max_retries=1, interval_start=0)
+            self.channel = self.connection.channel()
+            self.channel.create_publish_batch = lambda max_size: OnceBatch(self.channel, max_size)
+        return self.app.amqp.Producer(self.channel, auto_declare=False)
+
+    def _add(self, run: ScheduleRun, producer: Producer) -> None:
+        task = run.periodic_task
+        try:
+            args, kwargs, options = message(task)
+            options |= {"task_id": run.task_id, "producer": producer, "retry": False}
+            if task.task in self.app.tasks:
+                self.app.tasks[task.task].apply_async(args, kwargs, **options)
+            else:
+                self.app.send_task(task.task, args, kwargs, **options)
+        except BROKER_AWAY:
+            raise
+        except Exception as error:  # a row that is wrong is its own problem, and nobody else's
+            run.error = f"{type(error).__name__}: {error}"
+            logger.error("the schedule %r cannot be sent: %s", task.name, run.error)
+
+
+def message(task: PeriodicTask) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Arguments, keyword arguments and options of ``apply_async`` for one run."""
+    options = {name: getattr(task, name) for name in ("queue", "exchange", "routing_key", "priority")}
+    options = {name: value for name, value in options.items() if value is not None}
+    if task.expires or task.expire_seconds:
+        options["expires"] = task.expires or task.expire_seconds
+    headers = json.loads(task.headers or "{}") | {"periodic_task_name": task.name}
+    return json.loads(task.args or "[]"), json.loads(task.kwargs or "{}"), {**options, "headers": headers}
+
+
+def run_now(task: PeriodicTask, user: AbstractBaseUser | None = None) -> ScheduleRun:
+    """Run a schedule's task at once, besides its due times.
+
+    While Redis is away the run is kept, and sent by the scheduler later. Raises :class:`Unsendable` when no
+    message can be made, and keeps nothing.
+    """
+    run = ScheduleRun.objects.create(
+        periodic_task=task, due_at=timezone.now(), kind=ScheduleRun.Kind.BY_HAND, user=user
+    )
+    sender = Sender(current_app._get_current_object())
+    try:
+        sender.send([run])
+    except BROKER_AWAY:
+        logger.warning("the run of %r is kept until Redis is back", task.name)
+        return run
+    finally:
+        sender.close()
+    if run.error:
+        run.delete()
+        raise Unsendable(run.error)
+    run.save(update_fields=["sent_at"])
+    return run
