@@ -5,7 +5,7 @@ in a fixed offset across a change of the clocks (``django_celery_beat/schedulers
 schedule is a sequence of due times, which depend on nothing but the schedule.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
@@ -111,8 +111,14 @@ def _dues(fields: Fields, day: date, zone: tzinfo, after: datetime) -> Iterator[
         first = bisect_left(fields.times, shown.time()) if day == shown.date() else 0
         times = fields.times[first : first + 2] if day >= shown.date() else []
         return (due for at in times if (due := datetime.combine(day, at, zone).astimezone(UTC)) > after)
-    dues = {due for at in fields.times for due in _instants(datetime.combine(day, at, zone), fields.every_hour)}
-    return iter(sorted(due for due in dues if due > after))
+    dues = _changing_day(fields, day, zone)
+    return iter(dues[bisect_right(dues, after) :])
+
+
+@lru_cache(maxsize=1024)  # a thousand schedules that are due every minute of that day
+def _changing_day(fields: Fields, day: date, zone: tzinfo) -> list[datetime]:
+    walls = (datetime.combine(day, at, zone) for at in fields.times)
+    return sorted({due for wall in walls for due in _instants(wall, fields.every_hour)})
 
 
 def _offset(day: date, zone: tzinfo) -> timedelta | None:
