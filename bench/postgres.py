@@ -6,23 +6,16 @@ Every arrangement drains the same backlog, results in Postgres, one worker with 
 Postgres (fsync on) and Redis; the arrangements take turns, and what counts is their ratio.
 """
 
-import functools
 import os
 import random
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
-from typing import LiteralString
 
-import psycopg
+from bench.environment import APP, ask, database, stack
 
-from demo.servers import servers
-
-ROOT = Path(__file__).resolve().parent.parent
 KEEP, CLOSE = "1000000000", "0"  # CELERY_DB_REUSE_MAX
 #: Arrangement -> variables of the worker. `web` is the service whose settings have psycopg's pool.
 ARRANGEMENTS = {
@@ -34,40 +27,23 @@ ARRANGEMENTS = {
 
 
 def main(tasks: int = 1000, rounds: int = 3) -> None:
-    with tempfile.TemporaryDirectory(prefix="celeriac-bench-") as folder:
-        Path(folder).chmod(0o755)
-        (Path(folder) / "media" / "spool").mkdir(parents=True)
-        os.environ.update(
-            DJANGO_SETTINGS_MODULE="config.settings",
-            DJANGO_SECRET_KEY="only-for-benchmarks-8c1f4d0f5b7e",
-            STATE_DIR=folder,
-            LOG_LEVEL="WARNING",
-            CELERY_IMPORTS='["bench.tasks"]',
-            PYTHONPATH=f"{ROOT}:{ROOT / 'app'}",
-        )
-        with servers(Path(folder), "only-for-benchmarks") as variables:
-            os.environ.update(variables)
-            subprocess.run([sys.executable, "manage.py", "prepare"], cwd=ROOT / "app", check=True, capture_output=True)
-            measured: dict[str, list[tuple[float, int, int]]] = {name: [] for name in ARRANGEMENTS}
-            for _ in range(rounds):
-                for name in random.sample(list(ARRANGEMENTS), len(ARRANGEMENTS)):
-                    measured[name].append(drain(ARRANGEMENTS[name], tasks))
+    with stack():
+        measured: dict[str, list[tuple[float, int, int]]] = {name: [] for name in ARRANGEMENTS}
+        for _ in range(rounds):
+            for name in random.sample(list(ARRANGEMENTS), len(ARRANGEMENTS)):
+                measured[name].append(drain(ARRANGEMENTS[name], tasks))
     report(measured, tasks, rounds)
 
 
 def drain(variables: dict[str, str], tasks: int) -> tuple[float, int, int]:
     """Tasks per second, connections opened, and the most that were open at once."""
     enqueue = f"from bench.tasks import one_query\nfor _ in range({tasks}): one_query.delay()"
-    subprocess.run(
-        [sys.executable, "manage.py", "shell", "-c", enqueue], cwd=ROOT / "app", check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, "manage.py", "shell", "-c", enqueue], cwd=APP, check=True, capture_output=True)
     database().execute("TRUNCATE django_celery_results_taskresult")
     before = sessions()
     command = [sys.executable, "-m", "bench.postgres_worker", "--quiet", "-A", "config", "worker", "-c", "2"]
     options = ["--without-mingle", "--without-gossip", "-l", "WARNING"]
-    worker = subprocess.Popen(
-        [*command, *options], cwd=ROOT / "app", env=os.environ | variables, stderr=subprocess.DEVNULL
-    )
+    worker = subprocess.Popen([*command, *options], cwd=APP, env=os.environ | variables, stderr=subprocess.DEVNULL)
     first, most = None, 0
     try:
         while (done := finished()) < tasks:
@@ -81,18 +57,6 @@ def drain(variables: dict[str, str], tasks: int) -> tuple[float, int, int]:
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)
     return rate, sessions() - before, most
-
-
-@functools.cache
-def database() -> psycopg.Connection:
-    names = {"host": "POSTGRES_HOST", "user": "POSTGRES_USER", "dbname": "POSTGRES_DB"}
-    return psycopg.connect(**{name: os.environ[variable] for name, variable in names.items()}, autocommit=True)
-
-
-def ask(sql: LiteralString) -> int:
-    row = database().execute(sql).fetchone()
-    assert row
-    return row[0]
 
 
 def finished() -> int:
