@@ -95,9 +95,9 @@ def takeover(times: int = 10) -> None:
         database().execute("TRUNCATE django_celery_beat_periodictask, django_celery_beat_intervalschedule CASCADE")
         database().execute("INSERT INTO django_celery_beat_intervalschedule VALUES (1, 1, 'seconds')")
         database().execute(
-            """INSERT INTO django_celery_beat_periodictask (name, task, interval_id, args, kwargs, enabled, one_off,
-                total_run_count, date_changed, description)
-            VALUES ('every second', 'config.tasks.debug_task', 1, '[]', '{}', true, false, 0, now(), '')"""
+            """INSERT INTO django_celery_beat_periodictask (name, task, interval_id, args, kwargs, headers, enabled,
+                one_off, total_run_count, date_changed, description)
+            VALUES ('every second', 'config.tasks.debug_task', 1, '[]', '{}', '{}', true, false, 0, now(), '')"""
         )
         redis().delete("default")
         beats = [start(SCHEDULERS["Celeriac"], TICKS="/dev/null") for _ in range(2)]

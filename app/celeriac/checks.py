@@ -85,7 +85,7 @@ def connections_needed() -> dict[str, int]:
         "web": settings.WEB_REPLICAS * settings.WEB_PROCESSES * settings.WEB_THREADS,
         "worker": settings.WORKER_REPLICAS * (children + 1),
         "worker-heavy": settings.WORKER_HEAVY_REPLICAS * (settings.WORKER_HEAVY_CONCURRENCY + 1),
-        "beat": 1,
+        "beat": settings.BEAT_REPLICAS * 2,  # one of them for the lock
         "migrate": 2,
     }
 

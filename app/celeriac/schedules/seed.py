@@ -1,9 +1,13 @@
-"""Writes ``CELERY_BEAT_SCHEDULE`` to the database, each entry once in its life."""
+"""Writes ``CELERY_BEAT_SCHEDULE`` to the database, each entry once in its life.
+
+An app adds its own to it with Celery's ``current_app.add_periodic_task`` in its ``tasks.py``.
+"""
 
 import json
+from datetime import timedelta
 from typing import Any
 
-from celery import schedules
+from celery import current_app, schedules
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -20,6 +24,7 @@ def seed() -> list[str]:
 
     An entry that an operator has edited or deleted since stays edited or deleted.
     """
+    current_app.loader.import_default_modules()  # what the apps add
     created = []
     for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
         if SeededSchedule.objects.get_or_create(name=name)[1] and not _exists(name):
@@ -57,6 +62,8 @@ def _schedule(value: Any) -> Any:
     """A schedule as Celery takes it; from the environment it is seconds, or a map of crontab fields."""
     if isinstance(value, dict):
         return schedules.crontab(**{field: str(part) for field, part in value.items()})
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     if isinstance(value, (int, float)) and (value < 1 or value != int(value)):
         raise ValueError(f"the schedule {value} is not a whole number of seconds")
     if value is None or isinstance(value, str):

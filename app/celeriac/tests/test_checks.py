@@ -84,7 +84,7 @@ def test_more_connections_than_postgres_allows_fail_the_check_and_are_counted_by
 
     said = failure()
 
-    assert "web 8, worker 120, worker-heavy 2, beat 1, migrate 2" in said
+    assert "web 8, worker 120, worker-heavy 2, beat 2, migrate 2" in said
     assert "Postgres allows 97 (POSTGRES_MAX_CONNECTIONS=100 less 3" in said
     assert "HINT: Raise POSTGRES_MAX_CONNECTIONS" in said
 
@@ -105,7 +105,7 @@ def test_the_connections_add_up(settings):
         "web": 2 * 3 * 4,
         "worker": 5 * (6 + 1),
         "worker-heavy": 2 * (1 + 1),
-        "beat": 1,
+        "beat": 2,
         "migrate": 2,
     }
 

@@ -1,6 +1,9 @@
 """A schedule is written once; from then on it belongs to the admin."""
 
+from datetime import timedelta
+
 import pytest
+from celery import current_app
 from celery.schedules import crontab
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
@@ -14,10 +17,15 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def give(settings):
+    before = dict(settings.CELERY_BEAT_SCHEDULE)
     def give(**entries):
-        settings.CELERY_BEAT_SCHEDULE = entries
+        # In place: Celery holds the same object, and adds to it what the apps bring.
+        settings.CELERY_BEAT_SCHEDULE.clear()
+        settings.CELERY_BEAT_SCHEDULE.update(entries)
 
-    return give
+    yield give
+    settings.CELERY_BEAT_SCHEDULE.clear()
+    settings.CELERY_BEAT_SCHEDULE.update(before)
 
 
 # --- Once in its life ----------------------------------------------------------------------------------
@@ -80,6 +88,22 @@ def test_a_number_is_seconds(give):
     assert (interval.every, interval.period) == (90, "seconds")
 
 
+def test_a_timedelta_is_an_interval(give):
+    give(a={"task": TASK, "schedule": timedelta(minutes=1.5)})
+    seed()
+
+    interval = PeriodicTask.objects.get().interval
+    assert (interval.every, interval.period) == (90, "seconds")
+
+
+def test_an_app_may_add_its_own(give):
+    give()
+    current_app.add_periodic_task(crontab("0", "8"), current_app.tasks[TASK].s(), name="from an app")
+
+    assert seed() == ["from an app"]
+    assert PeriodicTask.objects.get().crontab.hour == "8"
+
+
 def test_a_map_is_a_crontab(give):
     give(a={"task": TASK, "schedule": {"minute": 0, "hour": "*/2", "day_of_week": "mon-fri"}})
     seed()
@@ -108,6 +132,7 @@ def test_arguments_and_options_are_kept(give):
         ({"task": TASK, "schedule": "*/5 * * * *"}, "neither seconds nor a map of crontab fields"),
         ({"task": TASK, "schedule": 0}, "is not a whole number of seconds"),
         ({"task": TASK, "schedule": 0.5}, "is not a whole number of seconds"),
+        ({"task": TASK, "schedule": timedelta(milliseconds=1500)}, "is not a whole number of seconds"),
         ({"task": TASK, "schedule": -5}, "is not a whole number of seconds"),
         ({"task": TASK, "schedule": None}, "neither seconds nor a map of crontab fields"),
         ({"task": TASK}, "it has no 'schedule'"),
