@@ -100,6 +100,10 @@ class Schedule(models.Model):
         return self.periodic_task.name
 
 
+def new_task_id() -> str:
+    return str(uuid.uuid4())
+
+
 class ScheduleRunQuerySet(models.QuerySet):
     def unsent(self) -> Self:
         """What is still to be sent."""
@@ -119,7 +123,7 @@ class ScheduleRun(models.Model):
     due_at = models.DateTimeField()
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.ON_TIME)
     #: Given before the message is sent, so that sending it again is sending the same one.
-    task_id = models.CharField(max_length=255, db_index=True, default=uuid.uuid4)
+    task_id = models.CharField(max_length=255, db_index=True, default=new_task_id)
     #: Empty for a skipped run, and while the message could not be sent: the scheduler tries again.
     sent_at = models.DateTimeField(null=True)
     #: Why it will not be sent.

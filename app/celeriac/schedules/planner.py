@@ -95,7 +95,10 @@ class Planner:
         before = getattr(task, "plan", None)
         plan = Schedule(periodic_task=task, zone=settings.TIME_ZONE)
         plan.timing, plan.content = fingerprints
-        plan.broken = error or "; ".join(problems(task, any_task=bool(before and before.any_task)).values())
+        plan.broken = error or "; ".join(
+            f"{field}: {sentence}"
+            for field, sentence in problems(task, any_task=bool(before and before.any_task)).items()
+        )
         if task.enabled and not plan.broken:
             try:
                 same = before and before.timing == plan.timing and not before.broken

@@ -47,6 +47,19 @@ def beat(beats):
     return beats()
 
 
+@pytest.fixture
+def broker_away():
+    """Sending fails as it does while Redis restarts; call it for Redis to be back."""
+    monkeypatch = pytest.MonkeyPatch()
+    connection_for_write = current_app.connection_for_write
+    away = "redis://127.0.0.1:1/0"
+    monkeypatch.setattr(
+        type(current_app._get_current_object()), "connection_for_write", lambda app: connection_for_write(away)
+    )
+    yield monkeypatch.undo
+    monkeypatch.undo()
+
+
 def every(seconds=10, ago=60, name="due", **fields) -> PeriodicTask:
     """A schedule every so many seconds that ran so many seconds ago; by default it is due, on time."""
     interval, _ = IntervalSchedule.objects.get_or_create(every=seconds, period=IntervalSchedule.SECONDS)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def give(settings):
     before = dict(settings.CELERY_BEAT_SCHEDULE)
+
     def give(**entries):
         # In place: Celery holds the same object, and adds to it what the apps bring.
         settings.CELERY_BEAT_SCHEDULE.clear()
