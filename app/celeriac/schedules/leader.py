@@ -58,7 +58,9 @@ class Leader:
     def _acquires(self) -> bool:
         if self.connection is None:
             self.connection = connections.create_connection("default")
-            name = f"celeriac-beat-leader {socket.gethostname()} {os.getpid()}"  # for whoever looks into pg_stat_activity
+            name = (
+                f"celeriac-beat-leader {socket.gethostname()} {os.getpid()}"  # for whoever looks into pg_stat_activity
+            )
             self._ask("SELECT set_config('application_name', %s, false)", name[:63])
             # The server's own clock ends a session whose client is silent, however the client went.
             self._ask("SELECT set_config('idle_session_timeout', %s, false)", f"{SILENCE}s")
