@@ -1,1 +1,1 @@
-"""Widgets."""
+"""Celery's own Django example, called in every way Celery has."""

@@ -1,4 +1,4 @@
-"""The demo's addresses."""
+"""The page, what its forms post to, and the part of it that keeps a table up to date."""
 
 from django.urls import path
 
@@ -7,4 +7,9 @@ from demos.widgets import views
 app_name = "widgets"
 urlpatterns = [
     path("", views.index, name="index"),
+    path("call/", views.call, name="call"),
+    path("debug/", views.debug, name="debug"),
+    path("limited/", views.rush, name="limited"),
+    path("new/", views.make, name="new"),
+    path("answers/<str:task_id>/", views.answer, name="answer"),
 ]
