@@ -169,6 +169,9 @@ DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"celeriac@{_
 # Where the feedback demo's mail goes, and how much a visitor who is not signed in may post to a demo.
 FEEDBACK_TO = env.text("FEEDBACK_TO")
 DEMO_POSTS_PER_MINUTE = env.number("DEMO_POSTS_PER_MINUTE", 10, minimum=1)
+# What the pages demo may fetch although it is not public: "10.0.0.8:8000 intranet:80".
+PAGES_ALLOWED_ADDRESSES = env.text("PAGES_ALLOWED_ADDRESSES").split()
+UPLOAD_MAX_MB = env.number("UPLOAD_MAX_MB", 2048, minimum=1)
 
 # --- Logs ---------------------------------------------------------------------------------------------------
 
@@ -242,6 +245,7 @@ _celery: dict[str, Any] = {
     "CELERY_BEAT_SCHEDULE": {
         "clear expired sessions": {"task": "celeriac.clear_sessions", "schedule": crontab("30", "3")},
         "clear expired results": {"task": "celery.backend_cleanup", "schedule": crontab("0", "4")},
+        "clear old history": {"task": "celeriac.clear_history", "schedule": crontab("15", "4")},
     },
 }
 _celery = env.celery_settings(os.environ, _celery)

@@ -1,4 +1,4 @@
-"""The demo's addresses."""
+"""The form, the page of one batch, and the part of that page which keeps itself up to date."""
 
 from django.urls import path
 
@@ -6,5 +6,7 @@ from demos.pages import views
 
 app_name = "pages"
 urlpatterns = [
-    path("", views.index, name="index"),
+    path("", views.Index.as_view(), name="index"),
+    path("<int:pk>/", views.BatchDetail.as_view(), name="batch"),
+    path("<int:pk>/rows/", views.BatchRows.as_view(), name="rows"),
 ]
