@@ -15,6 +15,13 @@ SHARED: list[Any] = [
 ]
 
 
+def exception_as_text(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """django_structlog logs a failed task's exception as an object, at which structlog's console renderer fails."""
+    if isinstance(event.get("exception"), BaseException):
+        event["exception"] = repr(event["exception"])
+    return event
+
+
 def config(level: str | int, fmt: str) -> dict[str, Any]:
     """A ``logging.config`` dictionary; ``fmt`` is ``json`` or ``console``."""
     render: list[Any] = [structlog.dev.ConsoleRenderer()]
@@ -27,7 +34,7 @@ def config(level: str | int, fmt: str) -> dict[str, Any]:
             "structlog": {
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": [*SHARED, structlog.stdlib.ExtraAdder()],
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, exception_as_text, *render],
             }
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},

@@ -1,1 +1,1 @@
-"""Notifications."""
+"""Mail to many people, a message every morning, and what time limits do to a task."""

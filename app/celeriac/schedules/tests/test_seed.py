@@ -17,6 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def give(settings):
+    current_app.loader.import_default_modules()
     before = dict(settings.CELERY_BEAT_SCHEDULE)
 
     def give(**entries):

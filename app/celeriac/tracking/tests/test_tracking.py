@@ -127,6 +127,13 @@ def test_the_template_tag_shows_it(visitor):
     assert f'hx-get="/tasks/{visitor.task_id}/status/?seen=PENDING--"' in html
 
 
+def test_a_task_that_was_cleared_away_is_no_error(visitor):
+    TrackedTask.objects.all().delete()
+    html = Template("{% load tracking %}{% task_status id %}").render(Context({"id": visitor.task_id}))
+
+    assert "not kept any longer" in html
+
+
 def test_while_results_are_away_the_answer_is_to_ask_again(visitor, monkeypatch):
     def away(*args):
         raise ConnectionError
