@@ -55,3 +55,52 @@ def retries(self: Task, path: str, seconds: float) -> None:
     if len(Path(path).read_text().splitlines()) == 1:
         time.sleep(seconds)
         raise self.retry()
+
+
+@shared_task(durable=True, bind=True)
+def durable(self: Task, path: str, name: str, seconds: float = 0.0) -> str:
+    """Note the start, work for ``seconds``, note the end."""
+    note(path, f"{name} began")
+    time.sleep(seconds)
+    note(path, f"{name} ended")
+    return name
+
+
+@shared_task(durable=True, atomic=True)
+def effect(name: str, seconds: float = 0.0) -> str:
+    """One row in a table without a unique constraint, and some time."""
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO effects (name) VALUES (%s)", [name])
+    time.sleep(seconds)
+    return name
+
+
+@shared_task(durable=True)
+def kills_its_worker(path: str) -> None:
+    """Kill the process this runs in, every time."""
+    note(path, "began")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(durable=True, bind=True, max_retries=3)
+def durable_retries(self: Task, path: str, fail: int, countdown: float = 0.1) -> str:
+    """Fail the first ``fail`` times."""
+    note(path, f"attempt {self.request.retries}")
+    if self.request.retries < fail:
+        raise self.retry(exc=ValueError("not yet"), countdown=countdown)
+    return "done"
+
+
+@shared_task(durable=True)
+def fails(words: str) -> None:
+    raise ValueError(words)
+
+
+@shared_task(durable=True)
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@shared_task(durable=True)
+def total(numbers: list[int]) -> int:
+    return sum(numbers)

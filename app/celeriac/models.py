@@ -148,3 +148,70 @@ class ScheduleRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.periodic_task.name}, {self.due_at:%Y-%m-%d %H:%M:%S %Z}"
+
+
+# --- Durable jobs --------------------------------------------------------------------------------------------
+
+
+class Job(models.Model):
+    """A durable task: what Postgres remembers of it, from the transaction that asked for it to its end.
+
+    Outbox (``waiting``, not published), ledger (``running``, under a lease), dead-letter box (``failed``) and
+    audit in one row. celeriac.jobs says how it moves.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        RUNNING = "running"
+        #: Its effect is committed; what follows it (its chain, its result) may not be yet.
+        RETURNED = "returned"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    #: The task's id, and the idempotency key to hand to mail and payment services: the same at every attempt.
+    id = models.CharField(primary_key=True, max_length=255)
+    task = models.CharField(max_length=255)
+    queue = models.CharField(max_length=200)
+    args = models.TextField("arguments")  # as text, to read; the message has them as they are
+    #: Celery's message: headers, properties and routing as a map, and the body as JSON text.
+    message = models.JSONField()
+    body = models.TextField()
+    state = models.CharField(max_length=9, choices=State, default=State.WAITING)
+    #: Celery's own count, which tells this message from the ones before it.
+    retries = models.IntegerField(default=0)
+    #: How often a worker has started it, and how often one died under it.
+    attempts = models.IntegerField(default=0)
+    crashes = models.IntegerField(default=0)
+    #: Counted up by every claim: whoever has an older one may not write any more.
+    token = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField()
+    #: Not before this time: countdown, eta, or a retry's pause.
+    due_at = models.DateTimeField()
+    #: When its message was given to Redis; empty when it is not there.
+    published_at = models.DateTimeField(null=True)
+    worker = models.CharField(max_length=200, blank=True)
+    started_at = models.DateTimeField(null=True)
+    #: Until when its worker counts as alive; renewed while it is.
+    lease_until = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    result = models.TextField(blank=True)  # JSON
+    error = models.TextField(blank=True)
+    traceback = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(
+                fields=["due_at"], condition=models.Q(state="waiting", published_at=None), name="jobs_to_publish"
+            ),
+            models.Index(fields=["published_at"], condition=models.Q(state="waiting"), name="jobs_in_the_queue"),
+            models.Index(
+                fields=["lease_until"], condition=models.Q(state__in=["running", "returned"]), name="jobs_under_lease"
+            ),
+            models.Index(fields=["finished_at"], condition=models.Q(finished_at__isnull=False), name="jobs_finished"),
+            models.Index(fields=["state", "created_at"], name="jobs_by_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.id}"

@@ -3,12 +3,12 @@
 import os
 
 import click
-from celery import Celery
 from celery.signals import setup_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 # A wrong variable stops the start here, in one sentence, before Celery can wrap it in a traceback.
+from celeriac.app import Celery
 from config import logs, settings
 
 # Celery's command line takes CELERY_<COMMAND>_<OPTION> variables for its options: CELERY_BEAT_SCHEDULE
@@ -17,7 +17,7 @@ _context = click.get_current_context(silent=True)
 if _context:
     _context.find_root().auto_envvar_prefix = None
 
-app = Celery("config", task_cls="celeriac.worker.task:Task")
+app = Celery("config")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.autodiscover_tasks(["config"])

@@ -159,6 +159,15 @@ CACHES = {
     }
 }
 
+# --- Durable jobs (celeriac.jobs) ---------------------------------------------------------------------------
+
+# Names of tasks of other people's apps that are to be durable, too: "thirdparty.*, shop.tasks.charge".
+DURABLE_TASKS = [pattern.strip() for pattern in env.text("DURABLE_TASKS").split(",") if pattern.strip()]
+# How often a worker may die under a job before the job has failed.
+JOBS_MAX_CRASHES = env.number("JOBS_MAX_CRASHES", 5, minimum=1)
+# How long finished ones are kept.
+JOBS_KEEP_DAYS = env.number("JOBS_KEEP_DAYS", 7, minimum=1)
+
 # --- Mail: into a mailbox on a volume until EMAIL_URL names a server ---------------------------------------
 
 EMAIL_URL = env.secret("EMAIL_URL", default=env.mailbox_url(STATE_DIR))

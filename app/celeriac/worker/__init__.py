@@ -8,10 +8,11 @@ def install(app: Celery) -> None:
     from django_structlog.celery.steps import DjangoStructLogInitStep
 
     from celeriac.health.worker import Beat
+    from celeriac.jobs.leases import Leases
     from celeriac.worker import database
     from celeriac.worker.consumer import Reattach
     from celeriac.worker.drain import Drain
 
     app.steps["worker"].add(DjangoStructLogInitStep)  # a line for each task, with the id of its request
-    app.steps["consumer"].update({Reattach, Beat, Drain})
+    app.steps["consumer"].update({Reattach, Beat, Drain, Leases})
     database.install()

@@ -1,13 +1,32 @@
-"""The class of every task: a retry that cannot be queued is not given up."""
+"""The class of every task: durable if it says so, and a retry that cannot be queued is not given up."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import Reject
 
+from celeriac.jobs import execution, matches
+from celeriac.jobs.enqueue import together
+
 
 class Task(DjangoTask):
-    """Celery's task for Django, with ``delay_on_commit``."""
+    """Celery's task for Django, with ``delay_on_commit``; ``durable`` and ``atomic`` are celeriac.jobs'."""
+
+    durable = False
+    #: Whether the body of a durable task and its end are one transaction, so that its effect is there once.
+    atomic = False
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Only durable tasks pay for being called: Celery's tracer calls ``run`` by itself otherwise."""
+        if cls.durable or matches(cls.name):
+            cls.__call__ = call_job  # type: ignore[method-assign]
+
+    def delay_many(self, arguments: Iterable[Sequence[Any]], **options: Any) -> list[str]:
+        """``apply_async(args, **options)`` for each, as one statement and one round trip; returns the ids."""
+        with together():
+            return [self.apply_async(args, **options).id for args in arguments]
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's ``retry``, which drops the task for good when the broker is away at that moment.
@@ -18,3 +37,12 @@ class Task(DjangoTask):
             return super().retry(*args, **kwargs)
         except Reject as rejected:  # celery/app/task.py: `except Exception: raise Reject(exc, requeue=False)`
             raise Reject(rejected.reason, requeue=True) from rejected
+
+
+def call_job(self: Task, *args: Any, **kwargs: Any) -> Any:
+    """What Celery's tracer calls for a durable task."""
+    if self.request.called_directly:
+        return DjangoTask.__call__(self, *args, **kwargs)
+    if not execution.is_job(self.request):  # sent before the task became durable
+        return self.run(*args, **kwargs)
+    return execution.run(self, self.run, args, kwargs)

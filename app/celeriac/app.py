@@ -1,0 +1,44 @@
+"""The class of the Celery app: its messages, tasks and results know of durable jobs."""
+
+from typing import Any
+
+from celery import Celery as StockCelery
+from celery import states
+
+from celeriac.jobs import execution
+
+
+class JobsMixin:
+    """For any result backend: when a task's end is stored, its job has ended."""
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+    ) -> None:
+        super().mark_as_done(task_id, result, request, store_result, state)  # type: ignore[misc]
+        if execution.is_job(request):
+            execution.succeed(request, result)
+
+    def mark_as_failure(
+        self, task_id: str, exc: Exception, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> None:
+        super().mark_as_failure(task_id, exc, traceback=traceback, request=request, **kwargs)  # type: ignore[misc]
+        if execution.is_job(request):
+            execution.end(request, "failed", exc, traceback)
+
+    def mark_as_revoked(self, task_id: str, reason: str = "", request: Any = None, **kwargs: Any) -> None:
+        super().mark_as_revoked(task_id, reason, request=request, **kwargs)  # type: ignore[misc]
+        if execution.is_job(request):
+            execution.end(request, "cancelled", reason)
+
+
+class Celery(StockCelery):
+    """Celery's app, with durable jobs."""
+
+    amqp_cls = "celeriac.jobs.enqueue:AMQP"
+    task_cls = "celeriac.worker.task:Task"
+
+    def _get_backend(self) -> Any:
+        backend = super()._get_backend()
+        kind = type(backend)
+        backend.__class__ = type(kind.__name__, (JobsMixin, kind), {"__module__": kind.__module__})
+        return backend

@@ -1,0 +1,48 @@
+"""The way to Redis for messages that Postgres remembers: in batches, within a second, or not now."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from kombu import Connection, Producer
+from kombu.exceptions import BatchPublishError, KombuError
+from kombu.transport.redis import PublishBatch
+from redis.exceptions import RedisError
+
+#: What sending raises when Redis is away, full, or too slow to answer; the last when it keeps the results, too.
+BROKER_AWAY: tuple[type[Exception], ...] = (KombuError, RedisError, BatchPublishError, OSError)
+
+
+class Publisher:
+    """A connection to the broker, made when it is first needed, and again after it failed. Not for two threads."""
+
+    def __init__(self, app: Celery, batch: type[PublishBatch] = PublishBatch, **options: Any) -> None:
+        """``options`` are laid over ``broker_transport_options``."""
+        self.app, self.batch_class, self.options = app, batch, options
+        self.connection: Connection | None = None
+
+    @contextmanager
+    def batch(self) -> Iterator[Producer]:
+        """A producer whose messages leave together when the block ends. Raises one of ``BROKER_AWAY``."""
+        try:
+            producer = self._producer()
+            with producer.batch():
+                yield producer
+        except BROKER_AWAY:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self.connection:
+            self.connection.release()
+            self.connection = None
+
+    def _producer(self) -> Producer:
+        if self.connection is None:
+            self.connection = self.app.connection_for_write(transport_options=self.options)
+            # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
+            self.connection.ensure_connection(max_retries=1, interval_start=0)
+            self.channel = self.connection.channel()
+            self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
+        return self.app.amqp.Producer(self.channel, auto_declare=False)

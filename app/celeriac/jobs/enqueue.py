@@ -1,0 +1,213 @@
+"""Writes a durable task's message to its row, in the caller's transaction, and publishes it after the commit."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from celery import Celery, current_app
+from celery.app.amqp import AMQP as StockAMQP
+from celery.app.amqp import task_message
+from django.db import connection, transaction
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from kombu.utils.json import dumps, loads
+
+from celeriac.broker import BROKER_AWAY, Publisher
+from celeriac.jobs import HEADER, is_durable
+
+logger = logging.getLogger(__name__)
+
+#: A job that is due later than this many seconds from now stays in Postgres until then, and out of Redis, where
+#: it would wait in a worker's memory and come back at every visibility timeout.
+PARK = 20.0
+#: Seconds for which nothing is sent to a Redis that did not answer: the caller does not wait for it again.
+REST = 5.0
+#: Seconds that a caller waits for Redis at most.
+PATIENCE = 1.0
+
+INSERT = """
+INSERT INTO celeriac_job (id, task, queue, args, message, body, state, retries, attempts, crashes, token,
+    created_at, due_at, worker, result, error, traceback)
+SELECT id, task, queue, args, message, body, 'waiting', retries, 0, 0, 0, now(), due_at, '', '', '', ''
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::int[], %s::timestamptz[])
+    AS new (id, task, queue, args, message, body, retries, due_at)
+ON CONFLICT (id) DO UPDATE SET  -- its next attempt, asked for by the one that runs
+    message = EXCLUDED.message, body = EXCLUDED.body, queue = EXCLUDED.queue, retries = EXCLUDED.retries,
+    due_at = EXCLUDED.due_at, state = 'waiting', published_at = NULL, lease_until = NULL
+WHERE EXCLUDED.retries > celeriac_job.retries AND celeriac_job.finished_at IS NULL
+RETURNING id"""
+
+
+FAIL = """
+UPDATE celeriac_job SET state = 'failed', error = %s, finished_at = now() WHERE id = %s AND finished_at IS NULL"""
+
+
+class AMQP(StockAMQP):
+    """Celery's maker of messages; those of durable tasks go through Postgres."""
+
+    def _create_task_sender(self) -> Callable[..., Any]:
+        send = super()._create_task_sender()
+
+        def send_task_message(producer: Any, name: str, message: task_message, **options: Any) -> Any:
+            if not is_durable(self.app, name):
+                return send(producer, name, message, **options)
+            return record([job_of(self.app, name, message, options)])
+
+        self.publish_task_message = send
+        return send_task_message
+
+
+# --- The row -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """The columns of :class:`celeriac.models.Job` that are written when it is sent."""
+
+    id: str
+    task: str
+    queue: str
+    args: str
+    message: dict[str, Any]
+    body: str
+    retries: int
+    due_at: datetime
+
+
+#: Jobs that ``delay_many`` gathers, to write them in one statement.
+gathering: ContextVar[list[Job] | None] = ContextVar("gathering", default=None)
+
+
+def job_of(app: Celery, name: str, message: task_message, options: dict[str, Any]) -> Job:
+    """The row of a message, as ``apply_async`` would have sent it."""
+    headers, properties, body, _ = message
+    headers = {**headers, **(options.pop("headers", None) or {}), HEADER: True}
+    queue = options.pop("queue", None)
+    queue = getattr(queue, "name", queue) or (None if options.get("exchange") else app.conf.task_default_queue)
+    if queue is not None:
+        app.amqp.queues[queue]  # an unknown one is refused here, not when nobody is there to be told
+    kept = {key: options[key] for key in ("exchange", "routing_key", "priority", "delivery_mode") if key in options}
+    kept = {key: getattr(value, "name", value) for key, value in kept.items() if value is not None}
+    eta = parse_datetime(headers["eta"]) if headers.get("eta") else None
+    return Job(
+        id=headers["id"],
+        task=name,
+        queue=queue or kept.get("routing_key", ""),
+        args=arguments(headers),
+        message={"headers": headers, "properties": properties, "options": {**kept, "queue": queue}},
+        body=dumps(body),
+        retries=headers.get("retries") or 0,
+        due_at=eta or timezone.now(),
+    )
+
+
+def arguments(headers: dict[str, Any]) -> str:
+    """The arguments as text, as in a call."""
+    args = headers.get("argsrepr", "").removeprefix("(").removesuffix(")").removesuffix(",")
+    kwargs = headers.get("kwargsrepr", "")
+    return args + (f", **{kwargs}" if kwargs != "{}" else "") if args else (kwargs if kwargs != "{}" else "")
+
+
+def record(jobs: list[Job]) -> None:
+    """Write the rows; publish them when the transaction that they are part of is committed."""
+    if (gathered := gathering.get()) is not None:
+        gathered.extend(jobs)
+        return
+    new = insert(jobs)
+    # One that is there already (the next step of a chain whose task was run a second time) is left alone.
+    if due := [job for job in jobs if job.id in new and job.due_at <= timezone.now() + timedelta(seconds=PARK)]:
+        transaction.on_commit(lambda: publish_soon(due), robust=True)
+
+
+def insert(jobs: Sequence[Job]) -> set[str]:
+    columns = ("id", "task", "queue", "args", "message", "body", "retries", "due_at")
+    rows = [[dumps(job.message) if name == "message" else getattr(job, name) for job in jobs] for name in columns]
+    with connection.cursor() as cursor:
+        cursor.execute(INSERT, rows)
+        return {pk for (pk,) in cursor.fetchall()}
+
+
+@contextmanager
+def together() -> Iterator[list[Job]]:
+    """Durable tasks that are sent in this block are one statement and one round trip when it ends."""
+    token = gathering.set([])
+    try:
+        yield cast(list[Job], gathering.get())
+        gathered = cast(list[Job], gathering.get())
+    finally:
+        gathering.reset(token)
+    for start in range(0, len(gathered), 5000):
+        record(gathered[start : start + 5000])
+
+
+# --- To Redis --------------------------------------------------------------------------------------------------
+
+_local = threading.local()
+#: Until when Redis is left alone, on the monotonic clock; for all threads.
+_resting_until = 0.0
+
+
+def publish_soon(jobs: list[Job]) -> None:
+    """Publish them now, if Redis is there; the reconciler does it else."""
+    global _resting_until
+    if time.monotonic() < _resting_until:
+        return
+    try:
+        publish(jobs)
+    except BROKER_AWAY as error:
+        _resting_until = time.monotonic() + REST
+        logger.warning("%d jobs are kept until Redis is back: %s", len(jobs), error)
+
+
+def publish(jobs: Iterable[Job]) -> int:
+    """Give the messages to Redis and note when. Raises one of ``BROKER_AWAY``; then nothing is noted."""
+    sent = []
+    with publisher().batch() as producer:
+        for job in jobs:
+            try:
+                send(producer, job)
+                sent.append(job.id)
+            except BROKER_AWAY:
+                raise
+            except Exception as error:  # of this one message: its queue is gone, say
+                fail(job, error)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE celeriac_job SET published_at = now() WHERE id = ANY(%s) AND state IN ('waiting', 'returned')",
+            [sent],
+        )
+    return len(sent)
+
+
+def send(producer: Any, job: Job) -> None:
+    """Put one job's message into the producer's batch."""
+    headers, properties = dict(job.message["headers"]), dict(job.message["properties"])
+    body = tuple(loads(job.body))
+    app = current_app._get_current_object()
+    app.amqp.send_task_message  # noqa: B018  makes publish_task_message
+    message = task_message(headers=headers, properties=properties, body=body, sent_event=None)
+    options = {key: value for key, value in job.message["options"].items() if value is not None}
+    app.amqp.publish_task_message(producer, job.task, message, retry=False, **options)
+
+
+def fail(job: Job, error: Exception) -> None:
+    logger.error("the job %s cannot be sent: %s", job.id, error)
+    with connection.cursor() as cursor:
+        cursor.execute(FAIL, [f"{type(error).__name__}: {error}", job.id])
+
+
+def publisher() -> Publisher:
+    """This thread's, in this process: a connection must not be shared over a fork."""
+    if getattr(_local, "pid", None) != os.getpid():
+        _local.pid = os.getpid()
+        _local.publisher = Publisher(
+            current_app._get_current_object(), socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
+        )
+    return _local.publisher

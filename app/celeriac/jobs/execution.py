@@ -1,0 +1,148 @@
+"""A worker's part: claim a job before it is run, write down its end, and hold the lease in between."""
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from celery.exceptions import Ignore, Retry
+from django.db import InterfaceError, OperationalError, connection, transaction
+from kombu.utils.json import dumps, loads
+
+from celeriac.jobs import HEADER
+from celeriac.jobs.patience import patiently
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a job whose worker gives no sign of life may be run by another one; and between two signs.
+LEASE, RENEW = 20, 5
+
+CLAIM = """
+UPDATE celeriac_job SET
+    state = CASE state WHEN 'returned' THEN state ELSE 'running' END,
+    token = token + 1, attempts = attempts + (state <> 'returned')::int, worker = %(worker)s,
+    started_at = now(), lease_until = now() + %(lease)s * interval '1 second'
+WHERE id = %(id)s AND retries <= %(retries)s
+    AND (state = 'waiting' OR (state IN ('running', 'returned') AND lease_until < now()))
+RETURNING token, state, result"""
+
+GIVE_BACK = """
+UPDATE celeriac_job SET lease_until = now() WHERE id = %s AND token = %s AND state IN ('running', 'returned')"""
+
+RETURN = """
+UPDATE celeriac_job SET state = 'returned', result = %s WHERE id = %s AND token = %s AND state = 'running'"""
+
+SUCCEED = """
+UPDATE celeriac_job SET state = 'succeeded', result = %s, finished_at = now(), lease_until = NULL, error = '',
+    traceback = ''
+WHERE id = %s AND token = %s AND state IN ('running', 'returned')"""
+
+END = """
+UPDATE celeriac_job SET state = %s, error = %s, traceback = %s, finished_at = now(), lease_until = NULL
+WHERE id = %s AND finished_at IS NULL AND (token = %s OR %s IS NULL)"""
+
+
+@dataclass
+class Claim:
+    """The right to run a job and to write its end, until somebody else has a later one."""
+
+    id: str
+    token: int
+    #: What the body returned, when its effect was committed by an attempt that died after that.
+    returned: Any = None
+    has_returned: bool = False
+
+
+class LostLeaseError(Exception):
+    """Another worker has the job by now; what this one wrote is rolled back."""
+
+
+def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run a durable task's body, if the job is there to be run; what ``Task.__call__`` does.
+
+    Raises :class:`celery.exceptions.Ignore` for a delivery that has nothing to do: of a job that ended,
+    that another worker is running, or that was sent anew since.
+    """
+    request = task.request
+    claim = claim_job(request)
+    if claim is None:
+        logger.info("delivery of %s dropped: it has ended, or runs elsewhere", request.id)
+        raise Ignore
+    request.job = claim
+    if claim.has_returned:
+        return claim.returned
+    try:
+        if not getattr(task, "atomic", False):
+            return body(*args, **kwargs)
+        with transaction.atomic():
+            returned = body(*args, **kwargs)
+            write_return(claim, returned)
+            return returned
+    except Retry as retry:
+        if retry.sig is not None:
+            retry.sig.apply_async()  # once more: what the body's own transaction wrote of it was rolled back
+        raise
+    except LostLeaseError:
+        logger.warning("the lease of %s was lost: what it wrote is rolled back", request.id)
+        raise Ignore from None
+    except (OperationalError, InterfaceError):
+        if connection.connection is not None and connection.is_usable():
+            raise  # the task's own: a deadlock, a statement's timeout
+        logger.warning("Postgres went away under %s: it is run again", request.id)
+        give_back(claim)
+        raise Ignore from None
+
+
+@patiently
+def claim_job(request: Any) -> Claim | None:
+    with connection.cursor() as cursor:
+        values = {"id": request.id, "worker": request.hostname or socket.gethostname(), "lease": LEASE}
+        cursor.execute(CLAIM, {**values, "retries": request.retries or 0})
+        row = cursor.fetchone()
+    if not row:
+        return None
+    token, state, result = row
+    has_returned = state == "returned"
+    return Claim(request.id, token, loads(result) if has_returned else None, has_returned)
+
+
+@patiently
+def give_back(claim: Claim) -> None:
+    """To be published again by the reconciler; counts as a crash, so that it does not go on for ever."""
+    with connection.cursor() as cursor:
+        cursor.execute(GIVE_BACK, [claim.id, claim.token])
+
+
+def write_return(claim: Claim, returned: Any) -> None:
+    """In the transaction of the body: its effect and this row are committed together, or neither is."""
+    with connection.cursor() as cursor:
+        cursor.execute(RETURN, [dumps(returned), claim.id, claim.token])
+        if not cursor.rowcount:
+            raise LostLeaseError
+
+
+def is_job(request: Any) -> bool:
+    """Whether a task's request came by the message of a durable job."""
+    if request is None:
+        return False
+    return bool(getattr(request, HEADER, None) or (getattr(request, "headers", None) or {}).get(HEADER))
+
+
+@patiently
+def succeed(request: Any, result: Any) -> None:
+    """The end of a job whose result is stored, and whose successors are queued."""
+    claim = getattr(request, "job", None)
+    if claim:
+        with connection.cursor() as cursor:
+            cursor.execute(SUCCEED, [dumps(result), claim.id, claim.token])
+
+
+@patiently
+def end(request: Any, state: str, error: BaseException | str, traceback: Any = "") -> None:
+    """The end of a job that failed, was revoked, or expired."""
+    claim = getattr(request, "job", None)
+    token = claim.token if claim else None  # the main process, which ends what a child cannot, has no claim
+    words = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
+    with connection.cursor() as cursor:
+        cursor.execute(END, [state, words, str(traceback or ""), request.id, token, token])

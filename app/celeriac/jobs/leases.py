@@ -1,0 +1,92 @@
+"""A worker's signs of life: for the jobs it runs, in Postgres, and for the messages it holds, in Redis.
+
+From a thread of the worker's main process, so that neither a long task nor a loop that waits looks like death.
+With them the visibility timeout is half a minute, and a message whose worker died comes back after that and
+not after an hour; a task may take as long as it likes.
+"""
+
+import logging
+import threading
+import time
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from django.db import connection
+
+from celeriac.jobs.execution import LEASE, RENEW
+
+logger = logging.getLogger(__name__)
+
+RENEWED = """
+UPDATE celeriac_job SET lease_until = now() + %s * interval '1 second'
+WHERE id = ANY(%s) AND worker = %s AND state IN ('running', 'returned')"""
+RELEASED = """
+UPDATE celeriac_job SET lease_until = now() WHERE worker = %s AND state IN ('running', 'returned')"""
+
+
+class Leases(bootsteps.StartStopStep):
+    """Consumer bootstep: the thread that renews, as long as the worker consumes."""
+
+    requires = {"celery.worker.consumer.tasks:Tasks"}
+    released = False
+
+    def __init__(self, consumer: Consumer, **kwargs: Any) -> None:
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def start(self, consumer: Consumer) -> None:
+        if not Leases.released:
+            Leases.released = True
+            release(consumer.hostname)  # of the worker of this name that ran before
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.renew, args=[consumer, self.stopping], daemon=True, name="leases")
+        self.thread.start()
+
+    def stop(self, consumer: Consumer) -> None:
+        self.stopping.set()
+
+    def renew(self, consumer: Consumer, stopping: threading.Event) -> None:
+        try:
+            while not stopping.wait(RENEW):
+                for renew in (renew_jobs, renew_messages):
+                    try:
+                        renew(consumer)
+                    except Exception as error:  # away: the leases run out, and others take over
+                        logger.warning("leases are not renewed: %s", " ".join(str(error).split()))
+                        connection.close()
+        finally:
+            connection.close()
+
+
+def renew_jobs(consumer: Consumer) -> None:
+    ids = [request.id for request in list(state.active_requests)]
+    if ids:
+        with connection.cursor() as cursor:
+            cursor.execute(RENEWED, [LEASE, ids, consumer.hostname])
+
+
+def renew_messages(consumer: Consumer) -> None:
+    """Count the visibility timeout of unacknowledged messages from now."""
+    channel = consumer.task_consumer.channel
+    tags = list(channel.qos._delivered)
+    if tags:
+        with channel.conn_or_acquire() as client:
+            client.zadd(channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
+
+
+def release(worker: str) -> None:
+    """Let others have what this worker was running."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(RELEASED, [worker])
+    except Exception as error:  # then they wait for the lease's end
+        logger.warning("leases are not released: %s", error)
+    finally:
+        connection.close()
+
+
+@signals.worker_shutdown.connect
+def on_shutdown(sender: Any, **kwargs: Any) -> None:
+    release(getattr(sender, "hostname", "") or "")

@@ -1,0 +1,34 @@
+"""Waiting for Postgres, where giving up would lose something."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from django.db import InterfaceError, OperationalError, connection
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def patiently(function: Callable[P, R]) -> Callable[P, R]:
+    """Try again until Postgres answers; inside a transaction, which is lost with its connection, not at all."""
+
+    @wraps(function)
+    def trying(*args: P.args, **kwargs: P.kwargs) -> R:
+        said = False
+        while True:
+            try:
+                return function(*args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                if connection.in_atomic_block:
+                    raise
+                connection.close()
+                if not said:
+                    logger.warning("waiting for Postgres: %s", " ".join(str(error).split()))
+                    said = True
+                time.sleep(0.5)
+
+    return trying

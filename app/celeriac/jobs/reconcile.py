@@ -1,0 +1,175 @@
+"""Compares the unfinished rows with what Redis holds and with who is alive, and publishes what is in neither.
+
+Runs in the beat that leads, every few seconds; two at once do no harm, because a second delivery is dropped.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from celeriac.jobs.enqueue import PARK, publish, publisher
+from celeriac.jobs.execution import LEASE
+from celeriac.models import Job
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks.
+EVERY = 3.0
+#: Seconds that a message which left its process may be on its way before it is looked for.
+ON_ITS_WAY = 5
+#: Seconds between two scans of Redis without a suspicion, and the longest queues they are made for.
+SCAN_EVERY, SCAN_UP_TO = 60.0, 50_000
+#: Messages in one round trip; jobs published in one look.
+CHUNK, MOST = 1000, 20_000
+#: Counted up at every look. Wiped, or thrown back to an older value, it is not what it was.
+SENTINEL = "celeriac.sentinel"
+
+#: The id in a message's headers; much quicker than to parse the whole of it.
+TASK_ID = re.compile(rb'"id": ?"([^"]+)"')
+
+EXPIRE = """
+UPDATE celeriac_job SET
+    crashes = crashes + 1, lease_until = NULL,
+    state = CASE WHEN crashes + 1 >= %(most)s AND state = 'running' THEN 'failed'
+        WHEN state = 'running' THEN 'waiting' ELSE state END,
+    finished_at = CASE WHEN crashes + 1 >= %(most)s AND state = 'running' THEN now() END,
+    error = CASE WHEN state = 'running' THEN 'Its worker died, or lost Postgres, while it ran: ' || (crashes + 1) || ' of %(most)s times.'
+        ELSE error END,
+    published_at = NULL
+WHERE state IN ('running', 'returned') AND lease_until < now()
+RETURNING id, state"""
+
+DUE = """
+SELECT * FROM celeriac_job
+WHERE published_at IS NULL AND (
+    (state = 'waiting' AND due_at <= now() + %s * interval '1 second'
+        AND created_at < now() - %s * interval '1 second')
+    OR (state = 'returned' AND lease_until IS NULL))
+ORDER BY due_at LIMIT %s"""
+
+LOST = """
+UPDATE celeriac_job SET published_at = NULL
+WHERE state = 'waiting' AND published_at < %s AND NOT EXISTS (SELECT FROM in_redis WHERE in_redis.id = celeriac_job.id)
+RETURNING id"""
+
+
+class Reconciler:
+    """What one leader knows from one look to the next."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self.looked_at = 0.0
+        self.scanned_at = time.monotonic()
+        #: What Redis said last: its run id, and the sentinel.
+        self.redis: tuple[str, int] | None = None
+        #: Since when Postgres has answered without a break; leases could not be renewed before.
+        self.postgres_since: float | None = None
+        self.suspicious = True  # of what was before this leader
+
+    def look(self) -> None:
+        """One look, if it is time for one. Raises what Postgres and Redis raise when they are away."""
+        now = time.monotonic()
+        if now - self.looked_at < EVERY:
+            return
+        self.looked_at = now
+        try:
+            self.expire_leases()
+        except Exception:
+            self.postgres_since = None
+            raise
+        self.postgres_since = self.postgres_since or now
+        self.watch_redis()
+        if self.suspicious or self._may_scan():
+            self.find_lost()
+        self.publish_due()
+
+    def expire_leases(self) -> None:
+        """Jobs whose worker gives no sign of life wait again; those that killed theirs too often have failed."""
+        if self.postgres_since is None or time.monotonic() - self.postgres_since < LEASE:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(EXPIRE, {"most": settings.JOBS_MAX_CRASHES})
+            expired = cursor.fetchall()
+        if expired:
+            logger.warning("%d jobs are taken from workers that died", len(expired))
+            self.suspicious = True  # what such a worker had fetched may be nowhere (BRPOP, then death)
+
+    def watch_redis(self) -> None:
+        with publisher().batch():  # connects, and closes a connection that failed
+            client = publisher().channel.client
+            said = (client.info("server")["run_id"], client.incr(SENTINEL))
+        if self.redis and (said[0] != self.redis[0] or said[1] != self.redis[1] + 1):
+            logger.warning("Redis was restarted, wiped or thrown back: looking for messages that it lost")
+            self.suspicious = True
+        self.redis = said
+
+    def _may_scan(self) -> bool:
+        """Now and then without a reason, when it costs little and somebody waits for long."""
+        if time.monotonic() - self.scanned_at < SCAN_EVERY:
+            return False
+        self.scanned_at = time.monotonic()
+        old = timezone.now() - timedelta(seconds=SCAN_EVERY)
+        waits = Job.objects.filter(state=Job.State.WAITING, published_at__lt=old).exists()
+        return waits and sum(publisher().channel.client.llen(key) for key in self._queues()) <= SCAN_UP_TO
+
+    def find_lost(self) -> None:
+        """Mark as not published what Redis does not hold. Its ids go through a table, so memory stays flat."""
+        before = timezone.now() - timedelta(seconds=ON_ITS_WAY)
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE IF NOT EXISTS in_redis (id text)")
+            cursor.execute("TRUNCATE in_redis")
+            for ids in self._ids_in_redis():
+                cursor.execute("INSERT INTO in_redis SELECT unnest(%s::text[])", [ids])
+            cursor.execute("ANALYZE in_redis")
+            cursor.execute(LOST, [before])
+            lost = cursor.rowcount
+        if lost:
+            logger.warning("%d jobs were in Redis and are not any more: they are published again", lost)
+        self.suspicious = False
+        self.scanned_at = time.monotonic()
+
+    def publish_due(self) -> None:
+        """What is due, and whose process did not bring it to Redis."""
+        published = 0
+        while published < MOST:
+            jobs = list(Job.objects.raw(DUE, [PARK, ON_ITS_WAY, CHUNK]))
+            published += publish(jobs)
+            if len(jobs) < CHUNK:
+                break
+        if published:
+            logger.info("%d jobs published", published)
+
+    # --- What Redis holds ------------------------------------------------------------------------------------
+
+    def _queues(self) -> list[str]:
+        channel = publisher().channel
+        return [
+            channel._q_for_pri(name, priority) for name in self.app.amqp.queues for priority in channel.priority_steps
+        ]
+
+    def _ids_in_redis(self) -> Iterator[list[str]]:
+        client, channel = publisher().channel.client, publisher().channel
+        for key in self._queues():
+            start = 0
+            # From the head, where new ones come in: what moves meanwhile is seen twice, and never missed.
+            while messages := client.lrange(key, start, start + CHUNK - 1):
+                yield ids_of(messages)
+                start += CHUNK
+        cursor: int = 0
+        while True:
+            cursor, messages = client.hscan(channel.unacked_key, cursor, count=CHUNK)
+            yield ids_of(messages.values())
+            if not cursor:
+                return
+
+
+def ids_of(messages: Any) -> list[str]:
+    return [found[1].decode() for message in messages if (found := TASK_ID.search(message))]

@@ -1,0 +1,69 @@
+"""A worker that runs durable jobs, and a reconciler, on a broker that a test may do anything to."""
+
+import pytest
+from celery import current_app
+from django.db import connection
+
+from celeriac.jobs import enqueue
+from celeriac.jobs.reconcile import Reconciler
+from celeriac.models import Job
+from tests import tasks
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def app(broker, transactional_db, monkeypatch):
+    """Celery's app in this process, which sends to the test's own broker."""
+    app = current_app._get_current_object()
+    monkeypatch.setenv("CELERY_BROKER_URL", broker.url)
+    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", broker.url)
+    monkeypatch.setattr(app, "_pool", None)
+    monkeypatch.setattr(app.amqp, "_producer_pool", None)
+    monkeypatch.setattr(enqueue, "_resting_until", 0.0)
+    enqueue.publisher().close()
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS effects (name text)")
+        cursor.execute("TRUNCATE effects")
+    yield app
+    enqueue.publisher().close()
+
+
+@pytest.fixture
+def reconcile(app, monkeypatch):
+    """One look of the reconciler, whatever the clock says; leases that ended are ended."""
+    monkeypatch.setattr("celeriac.jobs.reconcile.EVERY", 0.0)
+    monkeypatch.setattr("celeriac.jobs.reconcile.ON_ITS_WAY", 0)
+    reconciler = Reconciler(app)
+    reconciler.postgres_since = -1000.0
+
+    def look():
+        reconciler.look()
+
+    look.reconciler = reconciler
+    return look
+
+
+@pytest.fixture
+def ended(reconcile):
+    """Wait until the job has ended, reconciling meanwhile; returns its row."""
+
+    def wait(job_id, seconds=40):
+        def look():
+            try:
+                reconcile()
+            except Exception as error:  # away, as the test wanted it
+                print(error)
+            return Job.objects.filter(pk=job_id, finished_at__isnull=False).first()
+
+        return eventually(look, seconds, f"{job_id} has ended", every=0.5)
+
+    return wait
+
+
+def effects():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM effects ORDER BY name")
+        return [name for (name,) in cursor.fetchall()]
+
+
+__all__ = ["tasks"]
