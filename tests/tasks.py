@@ -4,9 +4,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from celery import Task, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
+from django.utils import timezone
 
 
 def note(path: str, text: str) -> None:
@@ -55,6 +58,51 @@ def retries(self: Task, path: str, seconds: float) -> None:
     if len(Path(path).read_text().splitlines()) == 1:
         time.sleep(seconds)
         raise self.retry()
+
+
+@shared_task
+def stubborn(path: str) -> None:
+    """Note the soft time limit, and work on until the hard one."""
+    note(path, "began")
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded:
+        note(path, "soft limit")
+    time.sleep(60)
+    note(path, "ended")
+
+
+@shared_task
+def child(path: str, megabytes: int = 0) -> None:
+    """Grow by ``megabytes``, and note which child this runs in."""
+    grown = b"x" * (megabytes << 20)
+    note(path, str(os.getpid()))
+    del grown
+
+
+@shared_task(bind=True)
+def clocks(self: Task) -> dict[str, str]:
+    """What the clock's offset is, by Celery, Django and the operating system's time functions."""
+    return {
+        "celery": f"{self.app.now():%z}",
+        "django": f"{timezone.localtime():%z}",
+        "system": time.strftime("%z"),
+    }
+
+
+@shared_task
+def fails(text: str) -> None:
+    raise ValueError(text)
+
+
+@shared_task
+def add(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@shared_task
+def echo(value: Any) -> Any:
+    return value
 
 
 @shared_task(durable=True, bind=True)

@@ -13,8 +13,8 @@ keepalive = 5  # seconds
 timeout = 60
 graceful_timeout = 30
 # A process is replaced now and then, so that a small leak stays small; not all at the same time.
-max_requests = 1000
-max_requests_jitter = 100
+max_requests = 20_000  # pages that watch a task ask once a second
+max_requests_jitter = 2_000
 if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a disk waits for the disk
 control_socket_disable = True  # on by default since 25, and an error on a read-only file system

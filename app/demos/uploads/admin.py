@@ -1,0 +1,71 @@
+"""Uploads for staff: see what was sent and what became of it, and start what waits."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+
+from demos.uploads.models import Upload
+from demos.uploads.tasks import start
+
+
+@admin.register(Upload)
+class UploadAdmin(admin.ModelAdmin):
+    list_display = ["name", "kind", "size", "state", "user", "created_at"]
+    list_select_related = ["user"]
+    list_filter = [
+        "kind",
+        ("done_at", admin.EmptyFieldListFilter),
+        ("failed_at", admin.EmptyFieldListFilter),
+        "created_at",
+    ]
+    search_fields = ["name", "id", "task_id"]
+    # Not `file`, which would be a link: what a visitor sent is theirs.
+    fields = (
+        "id",
+        "name",
+        "kind",
+        "size",
+        "state",
+        "summary",
+        "error",
+        "user",
+        "visitor",
+        "created_at",
+        "done_at",
+        "failed_at",
+        "task_id",
+    )
+    readonly_fields = fields
+    actions = ["start_again"]
+
+    @admin.action(description="Start again", permissions=["change"])
+    def start_again(self, request: HttpRequest, queryset: QuerySet[Upload]) -> None:
+        startable = {upload: upload.startable for upload in queryset}
+        started = 0
+        for upload in (upload for upload, can_be in startable.items() if can_be):
+            if not start(upload):
+                self.message_user(
+                    request, "The queue cannot be reached. Nothing is lost: start them later.", messages.ERROR
+                )
+                break
+            started += 1
+        if started:
+            self.message_user(request, f"Started: {started}.", messages.SUCCESS)
+        if skipped := [str(upload) for upload, can_be in startable.items() if not can_be]:
+            self.message_user(
+                request,
+                f"Skipped, as done, under way, or not to be mended: {len(skipped)} ({'; '.join(skipped)}).",
+                messages.WARNING,
+            )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        # Nothing can be edited, so there is nothing to save.
+        context |= {"show_save": False, "show_save_and_continue": False}
+        return super().render_change_form(request, context, *args, **kwargs)

@@ -1,0 +1,66 @@
+"""What staff can do with uploads, and cannot."""
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.utils import timezone
+
+from demos.uploads.models import Upload
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LIST = "/admin/uploads/upload/"
+
+
+@pytest.fixture
+def staff(client, django_user_model):
+    """Sign in a member of staff who may do ``permissions`` with uploads."""
+
+    def sign_in(*permissions):
+        user = django_user_model.objects.create_user("staff", is_staff=True)
+        names = [f"{permission}_upload" for permission in permissions]
+        user.user_permissions.set(Permission.objects.filter(codename__in=names))
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+def start_again(client, *uploads):
+    data = {"action": "start_again", "_selected_action": [str(upload.pk) for upload in uploads]}
+    return client.post(LIST, data, follow=True).content.decode()
+
+
+def test_what_waits_is_started_and_what_is_done_is_not(staff, make, queued):
+    waiting, done = make(), make(name="done.csv", done_at=timezone.now())
+    page = start_again(staff("view", "change"), waiting, done)
+
+    assert queued() == [str(waiting.pk)]
+    assert "Started: 1." in page
+    assert "Skipped, as done, under way, or not to be mended: 1 (done.csv)." in page
+
+
+@pytest.mark.usefixtures("broker_away")
+def test_staff_are_told_when_the_broker_is_away(staff, make):
+    assert "The queue cannot be reached. Nothing is lost" in start_again(staff("view", "change"), make())
+
+
+def test_who_may_only_look_cannot_start(staff, make, queued):
+    start_again(staff("view"), make())
+
+    assert queued() == []
+
+
+def test_nothing_can_be_edited_or_added_and_no_file_is_linked(staff, make):
+    client, upload = staff("view", "add", "change"), make()
+    page = client.get(f"{LIST}{upload.pk}/change/").content.decode()
+    client.post(f"{LIST}{upload.pk}/change/", {"name": "other"})
+
+    assert Upload.objects.get().name == "people.csv"
+    assert 'name="_save"' not in page
+    assert 'href="/uploads/' not in page
+    assert client.get(f"{LIST}add/").status_code == 403
+
+
+def test_the_list_says_the_state(staff, make):
+    make()
+
+    assert '<td class="field-state">waiting</td>' in staff("view").get(LIST).content.decode()
