@@ -31,13 +31,13 @@ def test_a_periodic_task_edited_in_the_admin_is_saved_and_fires(
 
     page.goto("/admin/django_celery_beat/periodictask/add/")
     page.get_by_label("Name:", exact=True).fill(name)
-    page.get_by_label("Task (registered)").select_option("config.tasks.debug_task")
+    page.locator("#id_task").select_option("config.tasks.debug_task")
     page.get_by_label("Enabled").uncheck()
-    page.get_by_label("Interval Schedule").select_option(label="every 2 seconds")
+    page.get_by_label("Interval:", exact=True).select_option(label="every 2 seconds")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("was added successfully")).to_be_visible()
 
-    page.get_by_role("link", name=name, exact=True).click()
+    page.locator("#result_list").get_by_role("link", name=name, exact=True).click()
     page.get_by_label("Enabled").check()
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("was changed successfully")).to_be_visible()
@@ -50,7 +50,7 @@ def test_a_periodic_task_edited_in_the_admin_is_saved_and_fires(
     picture(page, "admin-task-results")
 
     page.goto("/admin/django_celery_beat/periodictask/")
-    page.get_by_role("link", name=name, exact=True).click()
+    page.locator("#result_list").get_by_role("link", name=name, exact=True).click()
     page.get_by_role("link", name="Delete").click()
     page.get_by_role("button", name=re.compile("^Yes")).click()
     expect(page.get_by_text("was deleted successfully")).to_be_visible()

@@ -55,6 +55,11 @@ def test_what_can_run_is_saved_with_what_its_scheduler_has_to_know(hourly):
     assert (task.plan.on_missed, task.plan.any_task) == ("skip", False)
 
 
+def test_what_is_left_empty_is_written_as_empty_json(hourly):
+    task = form(hourly, args=" ", kwargs="", headers="").save()
+    assert (task.args, task.kwargs, task.headers) == ("[]", "{}", "{}")  # stock's NULL headers break the table
+
+
 def kinds():
     now = timezone.now()
     return {
@@ -248,7 +253,7 @@ def test_a_kind_that_has_a_next_run_is_saved(form, data):
         (
             CrontabForm,
             {**HOURLY, "day_of_month": "30,31", "month_of_year": "2"},
-            {"day_of_month": "there is no such date in the calendar"},
+            {"day_of_month": "there is no day 30,31 in month 2."},
         ),
         (ClockedForm, at("clocked_time", PAST), {"clocked_time": "still to come"}),
         (SolarForm, {**STOCKHOLM, "latitude": "91"}, {"latitude": "Write degrees from -90 (south) to 90 (north)."}),

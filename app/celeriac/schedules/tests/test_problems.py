@@ -118,8 +118,11 @@ JSON_OBJECT = "Write a JSON object like"
         ({"crontab": crontab(minute="61")}, {"crontab": "Write minutes from 0 to 59"}),
         ({"crontab": crontab(day_of_week="7")}, {"crontab": "Write days from 0 (Sunday) to 6"}),
         ({"crontab": crontab(hour="")}, {"crontab": "Write hours from 0 to 23"}),
-        ({"crontab": crontab(day_of_month="31", month_of_year="2")}, {"crontab": "no such date in the calendar"}),
-        ({"crontab": crontab(day_of_month="31", month_of_year="4,6,9,11")}, {"crontab": "no such date"}),
+        ({"crontab": crontab(day_of_month="31", month_of_year="2")}, {"crontab": "there is no day 31 in month 2."}),
+        (
+            {"crontab": crontab(day_of_month="31", month_of_year="4,6,9,11")},
+            {"crontab": "there is no day 31 in month 4,6,9,11."},
+        ),
         ({"solar": solar(event="moonrise")}, {"solar": "Choose one of dawn_astronomical"}),
         ({"solar": solar(latitude="91")}, {"solar": "Write degrees from -90 (south) to 90 (north)."}),
         ({"clocked": ClockedSchedule(clocked_time=NOW)}, {"one_off": "Tick this"}),
