@@ -140,15 +140,15 @@ def durable_retries(self: Task, path: str, fail: int, countdown: float = 0.1) ->
 
 
 @shared_task(durable=True)
-def fails(words: str) -> None:
+def durable_fails(words: str) -> None:
     raise ValueError(words)
 
 
 @shared_task(durable=True)
-def add(x: int, y: int) -> int:
+def durable_add(x: int, y: int) -> int:
     return x + y
 
 
 @shared_task(durable=True)
-def total(numbers: list[int]) -> int:
+def durable_total(numbers: list[int]) -> int:
     return sum(numbers)

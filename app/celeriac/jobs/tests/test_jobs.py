@@ -107,7 +107,7 @@ def test_retries_are_kept_and_counted(app, start_worker, ended, notes):
 
 def test_a_failure_keeps_its_arguments_and_traceback(app, start_worker, ended):
     start_worker()
-    job = ended(tasks.fails.delay("no such order").id)
+    job = ended(tasks.durable_fails.delay("no such order").id)
 
     assert (job.state, job.error) == ("failed", "ValueError: no such order")
     assert "raise ValueError(words)" in job.traceback
@@ -115,7 +115,7 @@ def test_a_failure_keeps_its_arguments_and_traceback(app, start_worker, ended):
 
 
 def test_a_countdown_beyond_the_horizon_stays_in_postgres(app, broker):
-    job_id = tasks.add.apply_async([1, 2], countdown=3600).id
+    job_id = tasks.durable_add.apply_async([1, 2], countdown=3600).id
 
     assert Job.objects.get(pk=job_id).published_at is None
     assert broker.command("LLEN", "default") == 0
@@ -123,9 +123,9 @@ def test_a_countdown_beyond_the_horizon_stays_in_postgres(app, broker):
 
 def test_chains_groups_and_chords_work(app, start_worker, ended):
     start_worker()
-    chained = chain(tasks.add.s(1, 2), tasks.add.s(3), tasks.add.s(4))()
-    grouped = group(tasks.add.s(number, 1) for number in range(3))()
-    body = chord([tasks.add.s(number, number) for number in range(5)], tasks.total.s())()
+    chained = chain(tasks.durable_add.s(1, 2), tasks.durable_add.s(3), tasks.durable_add.s(4))()
+    grouped = group(tasks.durable_add.s(number, 1) for number in range(3))()
+    body = chord([tasks.durable_add.s(number, number) for number in range(5)], tasks.durable_total.s())()
 
     assert ended(chained.id).result == "10"
     assert [ended(result.id).result for result in grouped] == ["1", "2", "3"]
@@ -134,7 +134,7 @@ def test_chains_groups_and_chords_work(app, start_worker, ended):
 
 def test_many_are_one_statement(app, start_worker, ended, django_assert_num_queries):
     with django_assert_num_queries(2):  # the rows, and that they were published
-        ids = tasks.add.delay_many([[number, 1] for number in range(500)])
+        ids = tasks.durable_add.delay_many([[number, 1] for number in range(500)])
     start_worker()
 
     assert ended(ids[-1]).result == "500"
