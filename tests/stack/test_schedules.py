@@ -13,8 +13,9 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.stack
 
 ADMIN = "/admin/django_celery_beat"
-SEEDED = {"clear expired sessions", "clear expired results"}
-#: Beat looks at its table for changes every five seconds; then the interval has to pass.
+SEEDED = {"clear expired sessions", "clear expired results", "clear old history"}
+SEEDED |= {"daily message", "delete old uploads"}  # the demos'
+#: Beat looks for changes every two seconds; then the interval has to pass.
 SOON = 30
 
 
@@ -47,7 +48,7 @@ def save(admin: Visitor, path: str, **fields: Any) -> None:
 
 def add(stack: Stack, admin: Visitor, name: str, **fields: Any) -> int:
     every_second = interval(stack, admin, 1)
-    save(admin, "add/", name=name, regtask="config.tasks.debug_task", interval=every_second, **fields)
+    save(admin, "add/", name=name, task="config.tasks.debug_task", interval=every_second, **fields)
     return stack.sql(f"SELECT id FROM django_celery_beat_periodictask WHERE name = '{name}'")[0]["id"]
 
 
@@ -80,7 +81,9 @@ def test_an_edited_schedule_fires_as_edited_and_a_disabled_one_stops(stack: Stac
 
 
 def test_a_schedule_on_an_unknown_queue_or_task_does_not_stop_the_others(stack: Stack, admin: Visitor) -> None:
-    add(stack, admin, "typo in its queue", queue="no_such_queue")
+    number = add(stack, admin, "typo in its queue")
+    edit = f"PeriodicTask.objects.filter(pk={number}).update(queue='no_such_queue'); PeriodicTasks.update_changed()"
+    stack.python(f"from django_celery_beat.models import PeriodicTask, PeriodicTasks; {edit}")  # no form would
     add(stack, admin, "unharmed")
     eventually(lambda: len(runs(stack, "unharmed")) >= 2, SOON)
     assert stack.health()["beat"] == "healthy"

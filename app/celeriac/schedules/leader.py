@@ -58,9 +58,8 @@ class Leader:
     def _acquires(self) -> bool:
         if self.connection is None:
             self.connection = connections.create_connection("default")
-            name = (
-                f"celeriac-beat-leader {socket.gethostname()} {os.getpid()}"  # for whoever looks into pg_stat_activity
-            )
+            # For whoever looks into pg_stat_activity.
+            name = f"celeriac-beat-leader {socket.gethostname()} {os.getpid()}"
             self._ask("SELECT set_config('application_name', %s, false)", name[:63])
             # The server's own clock ends a session whose client is silent, however the client went.
             self._ask("SELECT set_config('idle_session_timeout', %s, false)", f"{SILENCE}s")
@@ -69,7 +68,7 @@ class Leader:
             logger.info("this beat leads: it makes the runs until it ends")
         return held
 
-    def _ask(self, query: str, *parameters: object) -> object:
+    def _ask(self, query: str, *parameters: str | int) -> object:
         if not self.connection:
             raise InterfaceError("not connected")
         with self.connection.cursor() as cursor:

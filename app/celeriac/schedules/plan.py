@@ -23,6 +23,7 @@ def next_run(task: PeriodicTask, after: datetime, anchor: datetime | None = None
     ``anchor`` is a due time of an interval, from which the others are counted; its ``start_time`` or ``after``
     without it. Raises :class:`ValueError` for a schedule that is none.
     """
+    due: datetime | None
     after = after.astimezone(UTC)
     if task.start_time and task.start_time > after:
         after = task.start_time.astimezone(UTC) - timedelta(microseconds=1)
@@ -34,8 +35,8 @@ def next_run(task: PeriodicTask, after: datetime, anchor: datetime | None = None
     elif task.solar:
         due = next_solar(task.solar, after)
     elif task.clocked:
-        due = task.clocked.clocked_time.astimezone(UTC)
-        due = due if due > after else None
+        clocked = task.clocked.clocked_time.astimezone(UTC)
+        due = clocked if clocked > after else None
     else:
         raise ValueError("it has no schedule")
     return due if due and not (task.expires and due >= task.expires) else None

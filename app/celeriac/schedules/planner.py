@@ -21,7 +21,7 @@ from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
 from celeriac.models import Schedule
 from celeriac.schedules.plan import next_run
-from celeriac.schedules.problems import problems
+from celeriac.schedules.problems import in_words, problems
 
 logger = logging.getLogger(__name__)
 
@@ -92,17 +92,16 @@ class Planner:
             return {pk: (timing, content) for pk, timing, content in cursor.fetchall()}
 
     def _plan(self, task: PeriodicTask, error: str, fingerprints: tuple[str, str], edited_at: datetime) -> Schedule:
-        before = getattr(task, "plan", None)
+        before: Schedule | None = getattr(task, "plan", None)
         plan = Schedule(periodic_task=task, zone=settings.TIME_ZONE)
         plan.timing, plan.content = fingerprints
-        plan.broken = error or "; ".join(
-            f"{field}: {sentence}"
-            for field, sentence in problems(task, any_task=bool(before and before.any_task)).items()
-        )
+        plan.broken = error or in_words(problems(task, any_task=bool(before and before.any_task)))
         if task.enabled and not plan.broken:
             try:
-                same = before and before.timing == plan.timing and not before.broken
-                plan.next_run_at = before.next_run_at if same else first_run(task, before, edited_at)
+                if before and before.timing == plan.timing and not before.broken:
+                    plan.next_run_at = before.next_run_at
+                else:
+                    plan.next_run_at = first_run(task, before, edited_at)
             except Exception as problem:  # one bad row stops no other
                 plan.broken = str(problem)
         if task.enabled and plan.broken:

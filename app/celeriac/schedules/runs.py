@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, current_app
-from django.contrib.auth.models import AbstractBaseUser
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from kombu import Connection, Producer
@@ -14,6 +13,7 @@ from kombu.exceptions import BatchPublishError, KombuError
 from kombu.transport.redis import PublishBatch
 from redis.exceptions import RedisError
 
+from accounts.models import User
 from celeriac.models import ScheduleRun
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def message(task: PeriodicTask) -> tuple[list[Any], dict[str, Any], dict[str, An
     return json.loads(task.args or "[]"), json.loads(task.kwargs or "{}"), {**options, "headers": headers}
 
 
-def run_now(task: PeriodicTask, user: AbstractBaseUser | None = None) -> ScheduleRun:
+def run_now(task: PeriodicTask, user: User | None = None) -> ScheduleRun:
     """Run a schedule's task at once, besides its due times.
 
     While Redis is away the run is kept, and sent by the scheduler later. Raises :class:`Unsendable` when no

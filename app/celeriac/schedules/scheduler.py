@@ -136,6 +136,8 @@ class DatabaseScheduler(StockScheduler):
     def _slot(self, task: PeriodicTask, now: datetime) -> tuple[int, datetime, datetime | None, str, str] | None:
         """The row to write for a due task: its slot, the one after it, and whether it is made."""
         due_at, policy = task.plan.next_run_at, task.plan.on_missed
+        if not due_at or due_at > now:  # another beat took it between the two queries
+            return None
         try:
             # The first one to come: slots that passed meanwhile are this one, late.
             next_at = None if task.one_off else next_run(task, now, anchor=due_at)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from celeriac.schedules.plan import next_run
 
 #: https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html#crontab-schedules, in its order.
-EXAMPLES = {
+EXAMPLES: dict[str, dict[str, Any]] = {
     "every minute": {},
     "daily at midnight": {"minute": 0, "hour": 0},
     "every three hours": {"minute": 0, "hour": "*/3"},
@@ -45,7 +46,7 @@ CHANGES = {
 TABLE = Path(__file__).parent / "crontab_runs.txt"
 
 
-def row(fields: dict[str, object], zone: str) -> PeriodicTask:
+def row(fields: dict[str, Any], zone: str) -> PeriodicTask:
     parsed = crontab(**fields)
     columns = {
         name: str(getattr(parsed, f"_orig_{name}"))
@@ -86,7 +87,7 @@ def test_the_table_has_every_example_in_both_zones_and_directions():
     assert {line[:3] for line in table()} == {(example, *change) for example in EXAMPLES for change in CHANGES}
 
 
-def walk(fields: dict[str, object], zone: ZoneInfo, after: datetime, until: datetime) -> list[datetime]:
+def walk(fields: dict[str, Any], zone: ZoneInfo, after: datetime, until: datetime) -> list[datetime]:
     """The slow and plain way: look at the clock on the wall every minute."""
     parsed, dues, at = crontab(**fields), [], after
     shown = at.astimezone(zone).replace(tzinfo=None)
