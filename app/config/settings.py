@@ -226,7 +226,9 @@ _celery: dict[str, Any] = {
     "CELERY_TASK_PUBLISH_RETRY_POLICY": {"max_retries": 1, "interval_start": 0.2, "interval_max": 0.2},
     # A broker that is away or frozen is noticed in seconds, and waited for as long as it takes.
     "CELERY_BROKER_TRANSPORT_OPTIONS": {
-        "visibility_timeout": 3600,  # seconds; above every time limit, or a long task runs twice
+        # Seconds after which the messages of a dead worker come back; a living one renews it (celeriac.jobs.leases),
+        # so a task may take longer.
+        "visibility_timeout": 30,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from celery import Celery, current_app
-from celery.app.amqp import AMQP as StockAMQP
+from celery.app import amqp
 from celery.app.amqp import task_message
 from django.db import connection, transaction
 from django.utils import timezone
@@ -49,7 +49,7 @@ FAIL = """
 UPDATE celeriac_job SET state = 'failed', error = %s, finished_at = now() WHERE id = %s AND finished_at IS NULL"""
 
 
-class AMQP(StockAMQP):
+class AMQP(amqp.AMQP):
     """Celery's maker of messages; those of durable tasks go through Postgres."""
 
     def _create_task_sender(self) -> Callable[..., Any]:
@@ -166,8 +166,8 @@ def publish_soon(jobs: list[Job]) -> None:
         logger.warning("%d jobs are kept until Redis is back: %s", len(jobs), error)
 
 
-def publish(jobs: Iterable[Job]) -> int:
-    """Give the messages to Redis and note when. Raises one of ``BROKER_AWAY``; then nothing is noted."""
+def publish(jobs: Iterable[Any]) -> int:
+    """Give the messages of these rows to Redis and note when. Raises one of ``BROKER_AWAY``; then nothing is noted."""
     sent = []
     with publisher().batch() as producer:
         for job in jobs:
@@ -186,7 +186,7 @@ def publish(jobs: Iterable[Job]) -> int:
     return len(sent)
 
 
-def send(producer: Any, job: Job) -> None:
+def send(producer: Any, job: Any) -> None:
     """Put one job's message into the producer's batch."""
     headers, properties = dict(job.message["headers"]), dict(job.message["properties"])
     body = tuple(loads(job.body))
@@ -197,7 +197,7 @@ def send(producer: Any, job: Job) -> None:
     app.amqp.publish_task_message(producer, job.task, message, retry=False, **options)
 
 
-def fail(job: Job, error: Exception) -> None:
+def fail(job: Any, error: Exception) -> None:
     logger.error("the job %s cannot be sent: %s", job.id, error)
     with connection.cursor() as cursor:
         cursor.execute(FAIL, [f"{type(error).__name__}: {error}", job.id])

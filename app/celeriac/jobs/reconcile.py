@@ -41,7 +41,8 @@ UPDATE celeriac_job SET
     state = CASE WHEN crashes + 1 >= %(most)s AND state = 'running' THEN 'failed'
         WHEN state = 'running' THEN 'waiting' ELSE state END,
     finished_at = CASE WHEN crashes + 1 >= %(most)s AND state = 'running' THEN now() END,
-    error = CASE WHEN state = 'running' THEN 'Its worker died, or lost Postgres, while it ran: ' || (crashes + 1) || ' of %(most)s times.'
+    error = CASE WHEN state = 'running'
+        THEN 'Its worker died, or lost Postgres, while it ran: ' || (crashes + 1) || ' of %(most)s times.'
         ELSE error END,
     published_at = NULL
 WHERE state IN ('running', 'returned') AND lease_until < now()

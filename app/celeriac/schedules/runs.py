@@ -8,18 +8,15 @@ from typing import Any
 from celery import Celery, current_app
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
-from kombu import Connection, Producer
-from kombu.exceptions import BatchPublishError, KombuError
+from kombu import Producer
 from kombu.transport.redis import PublishBatch
-from redis.exceptions import RedisError
 
 from accounts.models import User
+from celeriac.broker import BROKER_AWAY, Publisher
 from celeriac.models import ScheduleRun
 
 logger = logging.getLogger(__name__)
 
-#: What sending raises when Redis is away, full, or too slow to answer.
-BROKER_AWAY = (KombuError, RedisError, BatchPublishError, OSError)
 #: A message that was sent already is dropped by Redis itself. One whose answer was lost is sent again by the next
 #: look, seconds later; so this many seconds of memory are plenty.
 REMEMBERED = 600
@@ -47,12 +44,11 @@ class OnceBatch(PublishBatch):
         super().add("eval", SEND_ONCE, 2, sent, prefix + queue, REMEMBERED, payload)
 
 
-class Sender:
-    """A connection to the broker, made when it is first needed, and again after it failed."""
+class Sender(Publisher):
+    """Sends runs over a connection of its own."""
 
     def __init__(self, app: Celery) -> None:
-        self.app = app
-        self.connection: Connection | None = None
+        super().__init__(app, OnceBatch)
 
     def send(self, runs: Iterable[ScheduleRun]) -> None:
         """Send the runs; their ``sent_at`` is set, or their ``error`` when no message can be made. Saves nothing.
@@ -60,31 +56,12 @@ class Sender:
         Raises one of ``BROKER_AWAY``; then none counts as sent, and all can be given again.
         """
         runs, now = list(runs), timezone.now()
-        try:
-            producer = self._producer()
-            with producer.batch():
-                for run in runs:
-                    if not run.error:
-                        self._add(run, producer)
-        except BROKER_AWAY:
-            self.close()
-            raise
+        with self.batch() as producer:
+            for run in runs:
+                if not run.error:
+                    self._add(run, producer)
         for run in runs:
             run.sent_at = None if run.error else now
-
-    def close(self) -> None:
-        if self.connection:
-            self.connection.release()
-            self.connection = None
-
-    def _producer(self) -> Producer:
-        if self.connection is None:
-            self.connection = self.app.connection_for_write()
-            # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
-            self.connection.ensure_connection(max_retries=1, interval_start=0)
-            self.channel = self.connection.channel()
-            self.channel.create_publish_batch = lambda max_size: OnceBatch(self.channel, max_size)
-        return self.app.amqp.Producer(self.channel, auto_declare=False)
 
     def _add(self, run: ScheduleRun, producer: Producer) -> None:
         task = run.periodic_task

@@ -16,12 +16,14 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler as StockScheduler
 
+from celeriac.broker import BROKER_AWAY
 from celeriac.health.heartbeat import Heartbeat
+from celeriac.jobs.reconcile import Reconciler
 from celeriac.models import Schedule, ScheduleRun
 from celeriac.schedules.leader import Leader
 from celeriac.schedules.plan import next_run
 from celeriac.schedules.planner import Planner, load
-from celeriac.schedules.runs import BROKER_AWAY, Sender
+from celeriac.schedules.runs import Sender
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class DatabaseScheduler(StockScheduler):
         super().__init__(*args, **kwargs)
         self.planner = Planner(self.app)
         self.sender = Sender(self.app)
+        self.reconciler = Reconciler(self.app)
         self.away = ""  # what was last said to be away
 
     def setup_schedule(self) -> None:
@@ -79,7 +82,9 @@ class DatabaseScheduler(StockScheduler):
         close_old_connections()
         try:
             if not self.leader.holds():
+                self.reconciler = Reconciler(self.app)  # what it knew is old when this beat leads again
                 return LOOK
+            self.reconciler.look()
             self.planner.refresh()
             self.send_unsent()
             wait = self.send_due()

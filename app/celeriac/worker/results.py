@@ -1,12 +1,17 @@
 """Results in Postgres that wait for Postgres: ``CELERY_RESULT_BACKEND=django-db``, the default."""
 
+import json
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from celery import states
-from django.db import InterfaceError, OperationalError, connection
+from celery.canvas import maybe_signature
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import BooleanField, QuerySet
 from django.db.models.expressions import RawSQL
 from django_celery_results.backends import DatabaseBackend as StockBackend
+from django_celery_results.backends.database import trigger_callback
 from django_celery_results.models import ChordCounter
 
 from celeriac.cleanup import delete_in_batches, expired_before
@@ -24,12 +29,37 @@ class DatabaseBackend(StockBackend):
         heartbeat.beat()  # the main process stores results, too, for children that died: waiting is being alive
         return True
 
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Send a chord's body when every part has ended, which their results tell.
+
+        Stock counts deliveries: a part that is delivered twice counts twice, and the body runs too early or never.
+        A durable body is written in the transaction that ends the counting, so that it is neither lost nor doubled.
+        """
+        if not request.group:
+            return
+        with transaction.atomic():
+            chord = ChordCounter.objects.select_for_update().filter(group_id=request.group).first()
+            if chord is None:  # its body is sent
+                return
+            parts = set(leaves(json.loads(chord.sub_tasks)))
+            ended = self.TaskModel.objects.filter(task_id__in=parts, status__in=states.READY_STATES)
+            if ended.count() == len(parts):
+                chord.delete()
+                body = maybe_signature(request.chord, app=self.app)
+                trigger_callback(app=self.app, callback=body, group_result=chord.group_result(app=self.app))
+
     def cleanup(self) -> None:
         """Delete what has expired, in batches; stock does it in one transaction, and keeps the counters of chords."""
         if before := expired_before(self.expires):
             delete_in_batches(dead_chords(before))  # known by their results, so before these
             delete_in_batches(self.TaskModel.objects.filter(date_done__lt=before))
             delete_in_batches(self.GroupModel.objects.filter(date_done__lt=before))
+
+
+def leaves(results: list[Any]) -> Iterator[str]:
+    """The ids of the tasks in a group's results, ``((id, parent), children)``; a group has no end of its own."""
+    for (task_id, _parent), children in results:
+        yield from leaves(children) if children else [task_id]
 
 
 def dead_chords(before: datetime) -> QuerySet:

@@ -2,12 +2,12 @@
 
 import pytest
 from celery import current_app
-from django.db import connection
+from django.db import OperationalError, connection
 
+from celeriac.broker import BROKER_AWAY
 from celeriac.jobs import enqueue
 from celeriac.jobs.reconcile import Reconciler
 from celeriac.models import Job
-from tests import tasks
 from tests.waiting import eventually
 
 
@@ -36,11 +36,7 @@ def reconcile(app, monkeypatch):
     reconciler = Reconciler(app)
     reconciler.postgres_since = -1000.0
 
-    def look():
-        reconciler.look()
-
-    look.reconciler = reconciler
-    return look
+    return reconciler.look
 
 
 @pytest.fixture
@@ -51,8 +47,8 @@ def ended(reconcile):
         def look():
             try:
                 reconcile()
-            except Exception as error:  # away, as the test wanted it
-                print(error)
+            except BROKER_AWAY + (OperationalError,):  # away, as the test wanted it
+                pass
             return Job.objects.filter(pk=job_id, finished_at__isnull=False).first()
 
         return eventually(look, seconds, f"{job_id} has ended", every=0.5)
@@ -64,6 +60,3 @@ def effects():
     with connection.cursor() as cursor:
         cursor.execute("SELECT name FROM effects ORDER BY name")
         return [name for (name,) in cursor.fetchall()]
-
-
-__all__ = ["tasks"]

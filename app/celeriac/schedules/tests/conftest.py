@@ -54,7 +54,9 @@ def broker_away():
     connection_for_write = current_app.connection_for_write
     away = "redis://127.0.0.1:1/0"
     monkeypatch.setattr(
-        type(current_app._get_current_object()), "connection_for_write", lambda app: connection_for_write(away)
+        type(current_app._get_current_object()),
+        "connection_for_write",
+        lambda app, **options: connection_for_write(away, **options),
     )
     yield monkeypatch.undo
     monkeypatch.undo()

@@ -1,0 +1,59 @@
+"""``python -m tests.chaos``: run the faults, ours beside plain Celery; print the table, write it and a picture."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos import report
+from tests.chaos.faults import FAULTS
+from tests.chaos.ledger import summary
+from tests.chaos.run import Record, draw, run, say
+from tests.chaos.stack import ChaosStack
+from tests.stack.mailserver import MailServer
+from tests.stack.project import fresh_clone
+
+
+def main() -> None:
+    asked = arguments()
+    columns = {}
+    for name in asked.column or ["celeriac", "plain"]:
+        say(f"--- {name}")
+        columns[name] = summary(column(asked, name == "plain"))
+        report.write(asked.output, asked.seed, columns)
+    print(report.table(columns))
+    print(f"Written: {asked.output}/chaos.json and chaos.svg")
+    sys.exit(bool(columns.get("celeriac", {}).get("lost") or columns.get("celeriac", {}).get("doubled")))
+
+
+def column(asked: argparse.Namespace, plain: bool) -> Record:
+    """One run, on a stack of its own that is removed again."""
+    mail = MailServer()
+    mail.controller.start()
+    with tempfile.TemporaryDirectory(prefix="celeriac-chaos-") as folder:
+        stack = ChaosStack(fresh_clone(Path(folder)), mail, plain)
+        try:
+            stack.begin()
+            return run(stack, draw(asked.seed, asked.fault, plain), asked.seed, asked.minutes * 60)
+        finally:
+            if asked.logs:
+                (asked.output / f"chaos-{stack.project}.log").write_text(stack.logs())
+            stack.remove()
+            mail.controller.stop()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="for one column (%(default)g)")
+    parser.add_argument("--seed", type=int, default=7, help="order, moments and victims of the faults (%(default)s)")
+    parser.add_argument("--fault", action="append", choices=FAULTS, metavar="NAME", help=", ".join(FAULTS))
+    parser.add_argument("--column", action="append", choices=["celeriac", "plain"], help="only this one")
+    parser.add_argument("--output", type=Path, default=Path("tests/test-output"), help="folder (%(default)s)")
+    parser.add_argument("--logs", action="store_true", help="keep what the containers said")
+    asked = parser.parse_args()
+    asked.output.mkdir(parents=True, exist_ok=True)
+    return asked
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Mounted into web, workers and beat as the package ``chaos``."""

@@ -1,0 +1,32 @@
+"""The site, and one address more: ``POST /chaos/`` takes an order."""
+
+import os
+from contextlib import nullcontext
+
+from config.wsgi import application  # first: it sets Django up
+
+if PLAIN := "CHAOS_PLAIN" in os.environ:
+    import chaos.plain  # noqa: F401
+
+from chaos.models import Order
+from chaos.tasks import KINDS
+from config.urls import urlpatterns
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+
+@csrf_exempt
+def order(request: HttpRequest) -> HttpResponse:
+    """Save the order, queue its task: in one transaction, or one after the other as in the tutorials."""
+    number, kind, seconds = int(request.POST["number"]), request.POST["kind"], float(request.POST["seconds"])
+    with nullcontext() if PLAIN else transaction.atomic():
+        Order.objects.create(number=number, kind=kind)
+        KINDS[kind].delay(number, seconds)
+    return HttpResponse(status=201)
+
+
+urlpatterns.insert(0, path("chaos/", order))
+
+__all__ = ["application"]

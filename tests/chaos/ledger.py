@@ -1,0 +1,164 @@
+"""What became of every order, and which fault is to blame."""
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tests.chaos.run import Record, Strike
+
+#: Seconds between two ticks of beat (chaos/plain.py, stack.SCHEDULE), and how many too many are chance.
+TICK, CHANCE = 2.0, 2
+SECONDS_PER_STEP = 2  # of the curve
+
+
+@dataclass
+class Line:
+    """One fault's line of the table."""
+
+    fault: str
+    #: Seconds from the run's beginning.
+    at: float
+    mended_after: float
+    #: When it struck: orders whose task was being run, and whose task was waiting.
+    running: int
+    waiting: int
+    #: Orders that were answered with an error, or not at all, while it lasted: nothing was promised.
+    refused: int
+    #: Rows without their effect, or promises without a row, when the run was over.
+    lost: int
+    #: More effects in the database than orders; and more runs of a schedule than its time allows.
+    doubled: int
+    #: Mails that went out a second time, under the same Message-ID.
+    mailed_twice: int
+    #: Deliveries that a worker dropped since the job had ended or ran elsewhere; bodies that were rolled back.
+    dropped: int
+    undone: int
+    #: Seconds from the strike until the first task that was ordered after it was done, on the slower of the
+    #: two queues; and until all was done that was in flight when it struck, but for what is lost.
+    first_done: float | None
+    all_done: float | None
+
+    @property
+    def has_struck(self) -> bool:
+        return bool(self.lost or self.doubled or self.mailed_twice)
+
+
+def lines(record: Record) -> list[Line]:
+    return [line_of(record, index) for index in range(len(record.strikes))]
+
+
+def line_of(record: Record, index: int) -> Line:
+    this = record.strikes[index]
+    done, running = done_at(record), running_at(record, this.struck)
+    before = {number for each in record.strikes[:index] for number in each.left}
+    flight = {n for n, at in record.rows.items() if at <= this.struck < done.get(n, record.ended)} - before
+    finished = [done[number] - this.struck for number in flight if number in done]
+    return Line(
+        fault=this.name,
+        at=round(this.struck - record.began, 1),
+        mended_after=round(this.mended - this.struck, 1),
+        running=len(flight & running),
+        waiting=len(flight - running),
+        refused=sum(this.began <= o.placed_at < this.settled and o.status != 201 for o in record.orders),
+        lost=len(lost(record) & blamed(record, this, before)),
+        doubled=sum(blame(record, at) is this for at in second(record.effects)) + surplus_ticks(record, this),
+        mailed_twice=sum(blame(record, at) is this for at in second(record.mails)),
+        dropped=events(record, this, "dropped"),
+        undone=events(record, this, "undone"),
+        first_done=first_done(record, this, done),
+        all_done=round(max(finished), 1) if finished else None,
+    )
+
+
+def lost(record: Record) -> set[int]:
+    """Business rows without their effect, and promises without a row."""
+    had = {number for number, _ in (*record.effects, *record.mails)}
+    promised = {order.number for order in record.orders if order.status == 201}
+    return (set(record.rows) | promised) - had
+
+
+def blamed(record: Record, this: Strike, before: set[int]) -> set[int]:
+    """What was left undone by this fault; and promises without a row that were given while it lasted."""
+    given = {order.number for order in record.orders if this.began <= order.answered_at < this.settled}
+    return (this.left - before) | (given - set(record.rows))
+
+
+def blame(record: Record, at: float) -> Strike | None:
+    """The fault that struck last before this moment."""
+    index = bisect_right([each.began for each in record.strikes], at)
+    return record.strikes[index - 1] if index else None
+
+
+def second(happened: list[tuple[int, float]]) -> list[float]:
+    """When something happened that had happened to the same order before; ticks of beat have no order."""
+    seen: Counter[int] = Counter()
+    again = []
+    for number, at in sorted(happened, key=lambda each: each[1]):
+        seen[number] += 1
+        if number and seen[number] > 1:
+            again.append(at)
+    return again
+
+
+def surplus_ticks(record: Record, this: Strike) -> int:
+    ticks = sum(not number and blame(record, at) is this and at <= this.settled for number, at in record.effects)
+    return max(0, ticks - int((this.settled - this.began) / TICK) - CHANCE)
+
+
+def events(record: Record, this: Strike, kind: str) -> int:
+    return sum(event == kind and blame(record, at) is this for at, event, _ in record.journal)
+
+
+def running_at(record: Record, moment: float) -> set[int]:
+    last = {number: event for at, event, number in record.journal if at <= moment}
+    return {number for number, event in last.items() if event == "began"}
+
+
+def done_at(record: Record) -> dict[int, float]:
+    """Order -> when it was done first: by the journal, or by its effect when its worker died after that."""
+    done: dict[int, float] = {}
+    for number, at in (
+        *((n, at) for at, event, n in record.journal if event == "done"),
+        *record.effects,
+        *record.mails,
+    ):
+        done.setdefault(number, at)
+    return done
+
+
+def first_done(record: Record, this: Strike, done: dict[int, float]) -> float | None:
+    queues: dict[bool, list[float]] = {False: [], True: []}
+    for order in record.orders:
+        if record.rows.get(order.number, 0) > this.struck and order.number in done:
+            queues[order.kind.startswith("heavy")].append(done[order.number] - this.struck)
+    return round(max(map(min, queues.values())), 1) if all(queues.values()) else None
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """All of a column, as it is written to the file."""
+    table = lines(record)
+    answered = sorted(o.answered_at - o.placed_at for o in record.orders if o.status == 201)
+    return {
+        "seconds": round(record.ended - record.began),
+        "ordered": len(record.orders),
+        "promised": len(answered),
+        "rows": len(record.rows),
+        "lost": len(lost(record)),
+        "doubled": len(second(record.effects)) + sum(surplus_ticks(record, each) for each in record.strikes),
+        "mailed_twice": len(second(record.mails)),
+        "dropped": sum(event == "dropped" for _, event, _ in record.journal),
+        "undone": sum(event == "undone" for _, event, _ in record.journal),
+        "answer_p50": round(answered[len(answered) // 2], 3),
+        "answer_p99": round(answered[len(answered) * 99 // 100], 3),
+        "jobs": record.jobs,
+        "in_redis": record.in_redis,
+        "faults": [asdict(line) for line in table],
+        "done": curve(record),
+    }
+
+
+def curve(record: Record) -> list[int]:
+    """Tasks done in each step of time."""
+    steps = Counter(int((at - record.began) / SECONDS_PER_STEP) for at, event, _ in record.journal if event == "done")
+    return [steps[step] for step in range(int((record.ended - record.began) / SECONDS_PER_STEP) + 1)]

@@ -1,0 +1,132 @@
+"""One run: orders at a steady rate, one fault after the other at moments that the seed draws."""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.faults import FAULTS, Fault, Scene
+from tests.chaos.producer import Order, Producer
+from tests.chaos.stack import ChaosStack
+
+#: Seconds after which what has not moved is given up, with durable jobs (a lease is 20) and without (nothing
+#: comes back before the visibility timeout of an hour); and after which the next fault strikes in any case.
+STILL, STILL_PLAIN, SETTLE = 60.0, 20.0, 120.0
+
+
+@dataclass
+class Strike:
+    """One fault: when it began, was there, was mended, and was over; what it left undone."""
+
+    name: str
+    began: float
+    struck: float = 0.0
+    mended: float = 0.0
+    settled: float = 0.0
+    left: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Record:
+    """All that is known when a run is over."""
+
+    plain: bool
+    seed: int
+    began: float
+    ended: float
+    orders: list[Order]
+    strikes: list[Strike]
+    rows: dict[int, float]
+    effects: list[tuple[int, float]]
+    mails: list[tuple[int, float]]
+    journal: list[tuple[float, str, int]]
+    #: Job states, of ours.
+    jobs: dict[str, int]
+    #: Messages that are still in Redis: how many, and in which keys.
+    in_redis: dict[str, int]
+
+
+def draw(seed: int, names: Sequence[str] = (), plain: bool = False) -> list[Fault]:
+    """The faults in the seed's order, or those that are named in theirs."""
+    if names:
+        return [FAULTS[name] for name in names]
+    drawn = [fault for fault in FAULTS.values() if fault.drawn]
+    random.Random(seed).shuffle(drawn)
+    return [fault for fault in drawn if fault.plain or not plain]
+
+
+def run(stack: ChaosStack, faults: Sequence[Fault], seed: int, seconds: float) -> Record:
+    """Strike until the faults or the seconds are used up."""
+    producer, began = Producer(stack.site, seed), time.time()
+    producer.start()
+    strikes: list[Strike] = []
+    try:
+        time.sleep(3)
+        for fault in faults:
+            if time.time() - began > seconds:
+                break
+            # Of its own, so that a fault alone does what it does among others.
+            scene = Scene(stack, producer, random.Random(f"{seed} {fault.name}"))
+            strikes.append(strike(scene, fault, {number for each in strikes for number in each.left}))
+    finally:
+        producer.stop()
+    final = Strike("", time.time())
+    final.mended = time.time()
+    settle(stack, final, {number for each in strikes for number in each.left})
+    return record(stack, producer, strikes, seed, began)
+
+
+def strike(scene: Scene, fault: Fault, given_up: set[int]) -> Strike:
+    time.sleep(scene.random.uniform(0.0, 3.0))
+    scene.producer.rush()
+    this = Strike(fault.name, time.time())
+    acting = fault.act(scene)
+    next(acting)
+    this.struck = time.time()
+    say(f"{fault.name} ({this.struck - this.began:.1f} s to strike)")
+    time.sleep(fault.hold)
+    next(acting, None)
+    this.mended = time.time()
+    settle(scene.stack, this, given_up)
+    say(f"  over after {this.settled - this.struck:.1f} s, left undone: {len(this.left)}")
+    return this
+
+
+def settle(stack: ChaosStack, this: Strike, given_up: set[int]) -> None:
+    """Wait until all that was taken before the fault was mended is done, and every service is well."""
+    still, moved = (STILL_PLAIN if stack.plain else STILL), time.time()
+    while True:
+        left = {number for number, at in stack.unfinished().items() if at < this.mended} - given_up
+        moved = time.time() if left != this.left else moved
+        this.left, this.settled = left, time.time()
+        if not left and not stack.ill():
+            return
+        if this.settled - moved > still or this.settled - this.mended > SETTLE:
+            say(f"  given up: {sorted(left)[:20]} {stack.ill()}")
+            return
+        time.sleep(1)
+
+
+def record(stack: ChaosStack, producer: Producer, strikes: list[Strike], seed: int, began: float) -> Record:
+    def pairs(table: str, at: str) -> list[tuple[int, float]]:
+        rows = stack.sql(f"SELECT number, extract(epoch FROM {at}) AS at FROM {table} ORDER BY {at}")
+        return [(row["number"], row["at"]) for row in rows]
+
+    return Record(
+        plain=stack.plain,
+        seed=seed,
+        began=began,
+        ended=time.time(),
+        orders=producer.orders,
+        strikes=strikes,
+        rows=dict(pairs("chaos_order", "created_at")),
+        effects=pairs("chaos_effect", "at"),
+        mails=stack.mails(),
+        journal=stack.journal(),
+        jobs=stack.jobs(),
+        in_redis=stack.in_redis(),
+    )
+
+
+def say(words: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)

@@ -1,0 +1,130 @@
+"""The stack under fire, under names and on ports of its own; with Celeriac's jobs, or with plain Celery."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.stack.mailserver import MailServer
+from tests.stack.project import Done, Stack, docker, run
+
+IMAGE = "celeriac/app:chaos"
+HERE = "tests/chaos"
+
+SCHEDULE = """
+from celeriac.models import Schedule
+from django.db import transaction
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+with transaction.atomic():
+    interval, _ = IntervalSchedule.objects.get_or_create(every=2, period="seconds")
+    row = PeriodicTask.objects.create(name="tick", task="chaos.tasks.tick", interval=interval, args="[0, 0]")
+    Schedule.objects.create(periodic_task=row, any_task=True)  # web does not know it
+"""
+
+
+class ChaosStack(Stack):
+    def __init__(self, folder: Path, mail: MailServer, plain: bool = False) -> None:
+        self.plain, self.mail = plain, mail
+        self.project = "celeriac-chaos-plain" if plain else "celeriac-chaos"
+        port = 28081 if plain else 28080
+        self.site = f"http://localhost:{port}"
+        files = ["compose.yaml", f"{HERE}/compose.yaml", *([f"{HERE}/compose.plain.yaml"] if plain else [])]
+        super().__init__(
+            folder,
+            COMPOSE_PROJECT_NAME=self.project,
+            COMPOSE_FILE=":".join(files),
+            CELERIAC_IMAGE=IMAGE,
+            HTTP_PORT=str(port),
+            FLOWER_PORT="25556" if plain else "25555",
+            EMAIL_URL=mail.url,
+            WORKER_REPLICAS="2",  # what one leaves, another takes
+            WORKER_HEAVY_CONCURRENCY="2",
+        )
+
+    def begin(self) -> None:
+        """From nothing to a stack that takes orders."""
+        self.remove()  # what a run that was killed has left
+        self.up()
+        self.python("import sys; sys.path.append('/srv'); from chaos.models import create; create()")
+        if not self.plain:
+            self.python(SCHEDULE)
+        self.exec("web", "touch", "/var/lib/celeriac/chaos.journal")
+
+    # --- Stack, but under another project -------------------------------------------------------------------
+
+    def compose(self, *arguments: str, check: bool = True, **options: Any) -> Done:
+        command = ["docker", "compose", "--ansi", "never", *arguments]
+        return run(command, cwd=self.folder, env=self.environment, check=check, **options)
+
+    def ids(self, service: str = "", everything: bool = False) -> list[str]:
+        filters = [f"label=com.docker.compose.project={self.project}", "label=com.docker.compose.oneoff=False"]
+        if service:
+            filters.append(f"label=com.docker.compose.service={service}")
+        arguments = [word for each in filters for word in ("--filter", each)]
+        return docker("ps", "--quiet", "--no-trunc", *(["--all"] if everything else []), *arguments).stdout.split()
+
+    def signal(self, name: str, *pids: int) -> None:
+        words = ["run", "--rm", "--network", "none", "--pid", "host", "--user", "0", "--entrypoint", "/bin/bash"]
+        docker(*words, IMAGE, "-c", f"kill -{name} {' '.join(map(str, pids))}")
+
+    # --- what faults act on -----------------------------------------------------------------------------------
+
+    def ill(self) -> dict[str, str]:
+        """Without a probe, running is as well as we know."""
+        return {service: health for service, health in super().ill().items() if health != "unchecked"}
+
+    def tree(self, container: str) -> list[tuple[int, int, str]]:
+        """(process id on the host, its parent's, command line) of a container's processes."""
+        listed = docker("top", container, "-eo", "pid,ppid,args").stdout.splitlines()[1:]
+        rows = (line.split(None, 2) for line in listed)
+        return [(int(pid), int(parent), command) for pid, parent, command in rows]
+
+    def mains(self, service: str) -> list[int]:
+        """The program itself in each container of the service, which runs below an init where there is one."""
+        return [main_of(self.tree(container)) for container in self.ids(service)]
+
+    def children(self, service: str) -> list[int]:
+        mains = self.mains(service)
+        return [pid for each in self.ids(service) for pid, parent, _ in self.tree(each) if parent in mains]
+
+    def redis(self, *command: str) -> str:
+        words = ("redis-cli", "--user", "chaos", "--pass", "any", "--no-auth-warning", *command)
+        answer = self.exec("redis", *words).stdout.strip()
+        assert "ERR" not in answer, answer
+        return answer
+
+    # --- what the ledger reads ----------------------------------------------------------------------------------
+
+    def mails(self) -> list[tuple[int, float]]:
+        """(order, when it was sent) of every mail that came."""
+        return [(int(mail.get_content()), mail["Date"].datetime.timestamp()) for mail in list(self.mail.mails)]
+
+    def unfinished(self) -> dict[int, float]:
+        """Orders without an effect -> when they were taken."""
+        rows = self.sql(
+            "SELECT number, extract(epoch FROM created_at) AS at FROM chaos_order o "
+            "WHERE NOT EXISTS (SELECT FROM chaos_effect e WHERE e.number = o.number)"
+        )
+        mailed = {number for number, _ in self.mails()}
+        return {row["number"]: row["at"] for row in rows if row["number"] not in mailed}
+
+    def journal(self) -> list[tuple[float, str, int]]:
+        """(when, event, order), in the order of time."""
+        lines = (
+            line.split() for line in self.exec("web", "cat", "/var/lib/celeriac/chaos.journal").stdout.splitlines()
+        )
+        return sorted((float(at), event, int(number)) for at, event, number in lines)
+
+    def in_redis(self) -> dict[str, int]:
+        """Key -> messages that nobody has taken, or nobody acknowledged."""
+        lengths = {"default": "LLEN", "heavy_tasks": "LLEN", "unacked": "HLEN"}
+        return {key: int(self.redis(command, key)) for key, command in lengths.items()}
+
+    def jobs(self) -> dict[str, int]:
+        """State -> how many."""
+        rows = self.sql("SELECT state, count(*) FROM celeriac_job GROUP BY 1")
+        return {row["state"]: row["count"] for row in rows}
+
+
+def main_of(tree: list[tuple[int, int, str]]) -> int:
+    pids = {pid for pid, _, _ in tree}
+    first, _, command = next(process for process in tree if process[1] not in pids)
+    return next(pid for pid, parent, _ in tree if parent == first) if command.startswith("tini") else first
