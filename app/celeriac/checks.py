@@ -39,6 +39,21 @@ def visibility_timeout_outlasts_its_renewal(**kwargs: Any) -> list[Error]:
 
 
 @register(TAG, deploy=True)
+def every_task_has_an_end(**kwargs: Any) -> list[Error]:
+    """A worker renews what it runs for as long as it runs it, so a task that hangs has to be killed."""
+    if settings.CELERY_TASK_TIME_LIMIT and settings.CELERY_TASK_TIME_LIMIT > 0:
+        return []
+    return [
+        Error(
+            f"CELERY_TASK_TIME_LIMIT is {settings.CELERY_TASK_TIME_LIMIT or 'not set'}, so a task that hangs would "
+            "hold its worker, and its message, for ever.",
+            hint="Set CELERY_TASK_TIME_LIMIT in seconds, however many; 1800 is the default.",
+            id="celeriac.E006",
+        )
+    ]
+
+
+@register(TAG, deploy=True)
 def soft_time_limit_comes_before_the_hard_one(**kwargs: Any) -> list[Error]:
     soft, hard = settings.CELERY_TASK_SOFT_TIME_LIMIT, settings.CELERY_TASK_TIME_LIMIT
     if not soft or not hard or soft < hard:

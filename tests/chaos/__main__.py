@@ -21,8 +21,7 @@ def main() -> None:
         say(f"--- {name}")
         columns[name] = summary(column(asked, name == "plain"))
         report.write(asked.output, asked.seed, columns)
-    print(report.table(columns))
-    print(f"Written: {asked.output}/chaos.json and chaos.svg")
+    sys.stdout.write(f"{report.table(columns)}\n\nWritten: {asked.output}/chaos.json and chaos.svg\n")
     sys.exit(bool(columns.get("celeriac", {}).get("lost") or columns.get("celeriac", {}).get("doubled")))
 
 

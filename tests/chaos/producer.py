@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -72,8 +73,6 @@ class Producer:
 
     def _ask(self, order: Order) -> None:
         fields = {"number": order.number, "kind": order.kind, "seconds": order.seconds}
-        try:
+        with suppress(OSError):  # refused, reset, or too slow
             order.status = Visitor(self.site).request("/chaos/", urlencode(fields).encode(), PATIENCE).status
-        except OSError:
-            pass  # refused, reset, or too slow
         order.answered_at = time.time()

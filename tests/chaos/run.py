@@ -1,6 +1,7 @@
 """One run: orders at a steady rate, one fault after the other at moments that the seed draws."""
 
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -129,4 +130,5 @@ def record(stack: ChaosStack, producer: Producer, strikes: list[Strike], seed: i
 
 
 def say(words: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {words}", flush=True)
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {words}\n")
+    sys.stdout.flush()

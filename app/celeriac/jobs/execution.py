@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery.exceptions import Ignore, Retry
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from kombu.utils.json import dumps, loads
 
@@ -27,8 +28,23 @@ WHERE id = %(id)s AND retries <= %(retries)s
     AND (state = 'waiting' OR (state IN ('running', 'returned') AND lease_until < now()))
 RETURNING token, state, result"""
 
+#: A worker died under these: they wait again, or have failed when it was once too often.
+CRASH = """
+UPDATE celeriac_job SET
+    crashes = crashes + 1, lease_until = NULL, published_at = NULL,
+    state = CASE WHEN state = 'returned' THEN 'returned' WHEN crashes + 1 >= %(most)s THEN 'failed' ELSE 'waiting' END,
+    finished_at = CASE WHEN state = 'running' AND crashes + 1 >= %(most)s THEN now() END,
+    error = CASE WHEN state = 'returned' THEN error
+        ELSE 'Its worker died, or lost Postgres, while it ran: ' || (crashes + 1) || ' of %(most)s times.' END
+WHERE state IN ('running', 'returned') AND """
+CRASHED = CRASH + "id = %(id)s"
+EXPIRED = CRASH + "lease_until < now() RETURNING id, state, message"
+
+#: Taken from a worker that stops, in the middle: no fault of the job.
 GIVE_BACK = """
-UPDATE celeriac_job SET lease_until = now() WHERE id = %s AND token = %s AND state IN ('running', 'returned')"""
+UPDATE celeriac_job SET
+    lease_until = NULL, published_at = NULL, state = CASE state WHEN 'running' THEN 'waiting' ELSE state END
+WHERE state IN ('running', 'returned') AND """
 
 RETURN = """
 UPDATE celeriac_job SET state = 'returned', result = %s WHERE id = %s AND token = %s AND state = 'running'"""
@@ -90,7 +106,7 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if connection.connection is not None and connection.is_usable():
             raise  # the task's own: a deadlock, a statement's timeout
         logger.warning("Postgres went away under %s: it is run again", request.id)
-        give_back(claim)
+        patiently(crashed)(claim.id)
         raise Ignore from None
 
 
@@ -107,11 +123,32 @@ def claim_job(request: Any) -> Claim | None:
     return Claim(request.id, token, loads(result) if has_returned else None, has_returned)
 
 
-@patiently
-def give_back(claim: Claim) -> None:
-    """To be published again by the reconciler; counts as a crash, so that it does not go on for ever."""
+def crashed(job_id: str) -> None:
+    """The process that ran it died; a claim is not needed to say so."""
     with connection.cursor() as cursor:
-        cursor.execute(GIVE_BACK, [claim.id, claim.token])
+        cursor.execute(CRASHED, {"id": job_id, "most": settings.JOBS_MAX_CRASHES})
+
+
+def crashed_worker(worker: str) -> None:
+    """The worker of this name was killed: a new one has just started under it."""
+    with connection.cursor() as cursor:
+        cursor.execute(CRASH + "worker = %(worker)s", {"worker": worker, "most": settings.JOBS_MAX_CRASHES})
+
+
+def put_off(job_id: str, seconds: int = 30) -> None:
+    """Try again later."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE celeriac_job SET published_at = NULL, due_at = now() + %s * interval '1 second' "
+            "WHERE id = %s AND state = 'waiting'",
+            [seconds, job_id],
+        )
+
+
+def give_back(worker: str) -> None:
+    """What this worker is running, or was, waits for another one."""
+    with connection.cursor() as cursor:
+        cursor.execute(GIVE_BACK + "worker = %s", [worker])
 
 
 def write_return(claim: Claim, returned: Any) -> None:

@@ -8,6 +8,7 @@ not after an hour; a task may take as long as it likes.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps, signals
@@ -15,6 +16,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from django.db import connection
 
+from celeriac.jobs import execution
 from celeriac.jobs.execution import LEASE, RENEW
 
 logger = logging.getLogger(__name__)
@@ -22,8 +24,6 @@ logger = logging.getLogger(__name__)
 RENEWED = """
 UPDATE celeriac_job SET lease_until = now() + %s * interval '1 second'
 WHERE id = ANY(%s) AND worker = %s AND state IN ('running', 'returned')"""
-RELEASED = """
-UPDATE celeriac_job SET lease_until = now() WHERE worker = %s AND state IN ('running', 'returned')"""
 
 
 class Leases(bootsteps.StartStopStep):
@@ -39,7 +39,7 @@ class Leases(bootsteps.StartStopStep):
     def start(self, consumer: Consumer) -> None:
         if not Leases.released:
             Leases.released = True
-            release(consumer.hostname)  # of the worker of this name that ran before
+            quietly(execution.crashed_worker, consumer.hostname)  # of the worker of this name that was killed
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.renew, args=[consumer, self.stopping], daemon=True, name="leases")
         self.thread.start()
@@ -76,17 +76,16 @@ def renew_messages(consumer: Consumer) -> None:
             client.zadd(channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
 
 
-def release(worker: str) -> None:
-    """Let others have what this worker was running."""
+def quietly(function: Callable[[str], None], worker: str) -> None:
+    """What cannot be given back now waits for the lease's end."""
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(RELEASED, [worker])
-    except Exception as error:  # then they wait for the lease's end
-        logger.warning("leases are not released: %s", error)
+        function(worker)
+    except Exception as error:
+        logger.warning("jobs are not given back: %s", error)
     finally:
         connection.close()
 
 
 @signals.worker_shutdown.connect
 def on_shutdown(sender: Any, **kwargs: Any) -> None:
-    release(getattr(sender, "hostname", "") or "")
+    quietly(execution.give_back, getattr(sender, "hostname", "") or "")

@@ -3,6 +3,7 @@
 Runs in the beat that leads, every few seconds; two at once do no harm, because a second delivery is dropped.
 """
 
+import json
 import logging
 import re
 import time
@@ -10,13 +11,15 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from billiard.exceptions import WorkerLostError
 from celery import Celery
+from celery.app.task import Context
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from celeriac.jobs.enqueue import PARK, publish, publisher
-from celeriac.jobs.execution import LEASE
+from celeriac.jobs.execution import EXPIRED, LEASE
 from celeriac.models import Job
 
 logger = logging.getLogger(__name__)
@@ -34,19 +37,6 @@ SENTINEL = "celeriac.sentinel"
 
 #: The id in a message's headers; much quicker than to parse the whole of it.
 TASK_ID = re.compile(rb'"id": ?"([^"]+)"')
-
-EXPIRE = """
-UPDATE celeriac_job SET
-    crashes = crashes + 1, lease_until = NULL,
-    state = CASE WHEN crashes + 1 >= %(most)s AND state = 'running' THEN 'failed'
-        WHEN state = 'running' THEN 'waiting' ELSE state END,
-    finished_at = CASE WHEN crashes + 1 >= %(most)s AND state = 'running' THEN now() END,
-    error = CASE WHEN state = 'running'
-        THEN 'Its worker died, or lost Postgres, while it ran: ' || (crashes + 1) || ' of %(most)s times.'
-        ELSE error END,
-    published_at = NULL
-WHERE state IN ('running', 'returned') AND lease_until < now()
-RETURNING id, state"""
 
 DUE = """
 SELECT * FROM celeriac_job
@@ -97,11 +87,19 @@ class Reconciler:
         if self.postgres_since is None or time.monotonic() - self.postgres_since < LEASE:
             return
         with connection.cursor() as cursor:
-            cursor.execute(EXPIRE, {"most": settings.JOBS_MAX_CRASHES})
+            cursor.execute(EXPIRED, {"most": settings.JOBS_MAX_CRASHES})
             expired = cursor.fetchall()
+        for job_id, state, message in expired:
+            if state == Job.State.FAILED:
+                self._tell(job_id, json.loads(message)["headers"])
         if expired:
             logger.warning("%d jobs are taken from workers that died", len(expired))
             self.suspicious = True  # what such a worker had fetched may be nowhere (BRPOP, then death)
+
+    def _tell(self, job_id: str, headers: dict[str, Any]) -> None:
+        """Store the failure as a result, too: a chord, an errback or somebody with its id waits for that."""
+        error = WorkerLostError("Its worker died every time.")
+        self.app.backend.mark_as_failure(job_id, error, request=Context(headers, delivery_info={}))
 
     def watch_redis(self) -> None:
         with publisher().batch():  # connects, and closes a connection that failed

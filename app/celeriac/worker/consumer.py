@@ -16,6 +16,8 @@ from celery.worker.consumer import Consumer as StockConsumer
 from kombu import Connection
 
 from celeriac.health.worker import heartbeat, install_for_solo
+from celeriac.jobs import HEADER
+from celeriac.jobs.execution import put_off
 from celeriac.worker.drain import Drain
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,18 @@ class Consumer(StockConsumer):
                 self.left_unacked.update(qos._delivered)
                 qos._delivered.clear()
         super().on_connection_error_after_connected(exc)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Celery drops a task that this worker does not know; a durable one waits for a worker that does.
+
+        As in a rolling deploy, when the web is ahead of its workers.
+        """
+        if not message.headers.get(HEADER):
+            super().on_unknown_task(body, message, exc)
+            return
+        logger.error("this worker does not know the task of the job %s: %s", message.headers["id"], exc)
+        put_off(message.headers["id"])
+        message.ack()
 
     def ensure_connected(self, conn: Connection) -> Connection:
         heartbeat.beat_while_connecting(conn, Drain.stop_waiting)

@@ -22,6 +22,7 @@ class Task(DjangoTask):
         """Only durable tasks pay for being called: Celery's tracer calls ``run`` by itself otherwise."""
         if cls.durable or matches(cls.name):
             cls.__call__ = call_job  # type: ignore[method-assign]
+            cls.Request = "celeriac.jobs.request:Request"
 
     def delay_many(self, arguments: Iterable[Sequence[Any]], **options: Any) -> list[str]:
         """``apply_async(args, **options)`` for each, as one statement and one round trip; returns the ids."""

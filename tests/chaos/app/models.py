@@ -14,6 +14,9 @@ class Order(models.Model):
     class Meta:
         app_label = "chaos"
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.number}"
+
 
 class Effect(models.Model):
     """What a task does to the database."""
@@ -24,6 +27,9 @@ class Effect(models.Model):
 
     class Meta:
         app_label = "chaos"
+
+    def __str__(self) -> str:
+        return str(self.number)
 
 
 def create() -> None:

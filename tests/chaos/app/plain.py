@@ -5,9 +5,10 @@ server, and a Redis that appends to a file and evicts nothing are the stack's ow
 by Celery's defaults and not by a Redis without a disk.
 """
 
-import config  # noqa: F401  its app would become the default one if it came later
 from celery import Celery
 from django.conf import settings
+
+import config  # noqa: F401  its app would become the default one if it came later
 
 app = Celery("plain")
 app.conf.update(

@@ -10,11 +10,12 @@ if PLAIN := "CHAOS_PLAIN" in os.environ:
 
 from chaos.models import Order
 from chaos.tasks import KINDS
-from config.urls import urlpatterns
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
+
+from config.urls import urlpatterns
 
 
 @csrf_exempt
