@@ -8,3 +8,18 @@ from django.contrib.auth import get_user_model
 def one_query() -> bool:
     """What most tasks do at least: ask the database one thing."""
     return get_user_model().objects.filter(pk=0).exists()
+
+
+@shared_task
+def noop() -> None:
+    """Nothing, and a result in Postgres that says so."""
+
+
+@shared_task(durable=True)
+def durable_noop() -> None:
+    """The same, durable."""
+
+
+@shared_task(durable=True, atomic=True)
+def atomic_noop() -> None:
+    """The same, in one transaction with its end."""
