@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -55,8 +55,9 @@ RETURNING id"""
 class Reconciler:
     """What one leader knows from one look to the next."""
 
-    def __init__(self, app: Celery) -> None:
-        self.app = app
+    def __init__(self, app: Celery, alive: Callable[[], object] = bool) -> None:
+        """``alive`` is called every now and then while a look takes long."""
+        self.app, self.alive = app, alive
         self.looked_at = 0.0
         self.scanned_at = time.monotonic()
         #: What Redis said last: its run id, and the sentinel.
@@ -126,6 +127,7 @@ class Reconciler:
             cursor.execute("CREATE TEMPORARY TABLE IF NOT EXISTS in_redis (id text)")
             cursor.execute("TRUNCATE in_redis")
             for ids in self._ids_in_redis():
+                self.alive()
                 cursor.execute("INSERT INTO in_redis SELECT unnest(%s::text[])", [ids])
             cursor.execute("ANALYZE in_redis")
             cursor.execute(LOST, [before])
@@ -141,6 +143,7 @@ class Reconciler:
         while published < MOST:
             jobs = list(Job.objects.raw(DUE, [PARK, ON_ITS_WAY, CHUNK]))
             published += publish(jobs)
+            self.alive()
             if len(jobs) < CHUNK:
                 break
         if published:

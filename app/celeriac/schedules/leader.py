@@ -21,6 +21,9 @@ SILENCE = 8
 #: Seconds for which a sign of life counts; less than SILENCE, so that a leader knows before the others do.
 SURE = 5.0
 
+#: Seconds for which it need not be asked again.
+FRESH = 1.0
+
 
 class Leader:
     """One process's part in the election."""
@@ -43,6 +46,10 @@ class Leader:
     def is_sure(self) -> bool:
         """Whether nobody else can be leading at this moment, without asking."""
         return self.held_at is not None and time.monotonic() - self.held_at < SURE
+
+    def is_fresh(self) -> bool:
+        """Whether it was asked a moment ago."""
+        return self.held_at is not None and time.monotonic() - self.held_at < FRESH
 
     def resign(self) -> None:
         """Close the connection; whoever stands by takes over."""

@@ -70,7 +70,7 @@ class DatabaseScheduler(StockScheduler):
         super().__init__(*args, **kwargs)
         self.planner = Planner(self.app)
         self.sender = Sender(self.app)
-        self.reconciler = Reconciler(self.app)
+        self.reconciler = Reconciler(self.app, self.alive)
         self.away = ""  # what was last said to be away
 
     def setup_schedule(self) -> None:
@@ -82,7 +82,7 @@ class DatabaseScheduler(StockScheduler):
         close_old_connections()
         try:
             if not self.leader.holds():
-                self.reconciler = Reconciler(self.app)  # what it knew is old when this beat leads again
+                self.reconciler = Reconciler(self.app, self.alive)  # what it knew is old when this beat leads again
                 return LOOK
             self.reconciler.look()
             self.planner.refresh()
@@ -94,6 +94,12 @@ class DatabaseScheduler(StockScheduler):
             return self._wait_for("Redis", error)
         self._is_back()
         return wait
+
+    def alive(self) -> None:
+        """In the middle of something long: keep the lead, and the container."""
+        if not self.leader.is_fresh():
+            self.leader.holds()
+            self.heartbeat.beat()
 
     def send_unsent(self) -> None:
         """Send what was taken and not sent: by a beat that died, or by this one while Redis was away."""
