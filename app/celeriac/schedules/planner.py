@@ -7,7 +7,7 @@ that have not changed cost one query.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from hashlib import md5
 from typing import Any
@@ -52,7 +52,9 @@ SELECT id, timing, content FROM row WHERE timing IS DISTINCT FROM timing_was OR 
 class Planner:
     """One scheduler's view of what has changed."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, alive: Callable[[], object] = bool) -> None:
+        """``alive`` is called every now and then while planning takes long."""
+        self.alive = alive
         app.loader.import_default_modules()
         names = sorted([*app.tasks, *app.amqp.queues])
         self.code = md5("|".join(names).encode(), usedforsecurity=False).hexdigest()
@@ -75,6 +77,7 @@ class Planner:
         for start in range(0, len(stale), CHUNK):
             ids = list(stale)[start : start + CHUNK]
             plans = [self._plan(task, error, stale[task.pk], edited_at) for task, error in load(ids)]
+            self.alive()
             Schedule.objects.bulk_create(
                 plans,
                 update_conflicts=True,

@@ -68,7 +68,7 @@ class DatabaseScheduler(StockScheduler):
         self.heartbeat.beat()
         self.leader = Leader()
         super().__init__(*args, **kwargs)
-        self.planner = Planner(self.app)
+        self.planner = Planner(self.app, self.alive)
         self.sender = Sender(self.app)
         self.reconciler = Reconciler(self.app, self.alive)
         self.away = ""  # what was last said to be away
