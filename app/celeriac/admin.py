@@ -28,6 +28,7 @@ from django_celery_beat.models import (
 )
 from django_celery_results.models import TaskResult
 
+import celeriac.jobs.admin  # noqa: F401  registers jobs
 from celeriac.models import Schedule, ScheduleRun
 from celeriac.schedules.differences import differences
 from celeriac.schedules.forms import ClockedForm, CrontabForm, IntervalForm, ScheduleForm, SolarForm

@@ -11,6 +11,14 @@ from celeriac.jobs import execution
 class JobsMixin:
     """For any result backend: when a task's end is stored, its job has ended."""
 
+    def store_result(
+        self, task_id: str, result: Any, state: str, *args: Any, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """Not that a job is started while it is not claimed: its delivery may be dropped, and its result be there."""
+        if state == states.STARTED and execution.is_job(request) and not getattr(request, "job", None):
+            return None
+        return super().store_result(task_id, result, state, *args, request=request, **kwargs)  # type: ignore[misc]
+
     def mark_as_done(
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
     ) -> None:

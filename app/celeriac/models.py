@@ -211,6 +211,7 @@ class Job(models.Model):
             ),
             models.Index(fields=["finished_at"], condition=models.Q(finished_at__isnull=False), name="jobs_finished"),
             models.Index(fields=["state", "created_at"], name="jobs_by_state"),
+            models.Index(fields=["created_at"], name="jobs_by_age"),
         ]
 
     def __str__(self) -> str:

@@ -1,18 +1,18 @@
 """Durable jobs in the admin: what there is and how it goes; run again, cancel, stop. Nobody edits or deletes a row."""
 
 import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, cast
 
 from celery import current_app
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize, truncatechars
 from django.urls import reverse
 from django.utils import timezone
@@ -22,6 +22,7 @@ from django.utils.safestring import SafeString
 from django_celery_results.models import TaskResult
 
 from celeriac.jobs import is_durable, operate
+from celeriac.jobs.operate import CANCELLED, RETRIED, STOPPED, State
 from celeriac.models import Job
 from celeriac.schedules.words import clock
 
@@ -30,9 +31,14 @@ MOST = 10_000
 #: What the list does not show and does not read.
 LONG = ("message", "body", "result", "traceback")
 
+#: On the page of one job; they send what the list's actions send.
+BUTTONS = (("run_again", "Run again", RETRIED), ("cancel", "Cancel", CANCELLED), ("stop", "Stop", STOPPED))
+
 
 class CountedUpTo(Paginator):
     """Counts no further than ``MOST``: counting a million rows takes longer than to read what is on the page."""
+
+    object_list: QuerySet
 
     @cached_property
     def count(self) -> int:
@@ -72,9 +78,22 @@ class QueueFilter(admin.SimpleListFilter):
         return queryset.filter(queue=self.value()) if self.value() else queryset
 
 
+def at(column: str, words: str) -> Callable[[Any, Job], SafeString | str]:
+    """A moment, to the second."""
+
+    @admin.display(description=words, ordering=column)
+    def moment(model_admin: Any, job: Job) -> SafeString | str:
+        value = getattr(job, column)
+        return clock(value) if value else "-"
+
+    return moment
+
+
+@admin.register(Job)
 class JobAdmin(admin.ModelAdmin):
     change_list_template = "celeriac/job_list.html"
-    list_display = ("task", "status", "queue", "arguments", "tries", "created", "waited", "ran", "worker", "problem")
+    change_form_template = "celeriac/job.html"
+    list_display = ("task", "status", "problem", "arguments", "tries", "created", "waited", "ran", "queue", "worker")
     list_filter = ("state", TaskFilter, QueueFilter, ("created_at", admin.DateFieldListFilter))
     search_fields = ("task", "args", "error")
     search_help_text = "An id, or a part of a task's name, of its arguments, or of an error."
@@ -85,14 +104,19 @@ class JobAdmin(admin.ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     actions = ("run_again", "cancel", "stop")
     fieldsets = (
-        (None, {"fields": ("id", "task", "status", "queue", "args", "outcome")}),
-        ("Why", {"fields": ("error", "trace")}),
+        (None, {"fields": ("id", "task", "status", "queue", "args", "result", "task_result")}),
+        ("Why", {"fields": ("error", "raised")}),
         (
             "When",
-            {"fields": ("created", "due", "published", "started", "finished", "waited", "ran", "worker", "lease")},
+            {
+                "fields": (
+                    *("created", "due", "published", "started", "lease", "finished"),
+                    *("waited", "ran", "worker"),
+                )
+            },
         ),
         ("How often", {"fields": ("attempts", "retries", "crashes")}),
-        ("Its message", {"fields": ("headers", "payload"), "classes": ("collapse",)}),
+        ("Its message", {"fields": ("sent", "body"), "classes": ("collapse",)}),
     )
 
     class Media:
@@ -124,53 +148,107 @@ class JobAdmin(admin.ModelAdmin):
             return queryset.filter(pk=search_term.strip()), False
         return super().get_search_results(request, queryset, search_term)
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        job = context["original"]
+        if self.has_operate_permission(request):
+            context["buttons"] = [(action, label) for action, label, among in BUTTONS if job.state in among]
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # --- columns --------------------------------------------------------------------------------------------
+
+    @admin.display(description="state", ordering="state")
+    def status(self, job: Job) -> SafeString:
+        return format_html('<span class="state {}">{}</span>', job.state, operate.words(job))
+
+    @admin.display(description="arguments")
+    def arguments(self, job: Job) -> str:
+        return truncatechars(job.args, 60)
+
+    def tries(self, job: Job) -> str:
+        return f"{job.attempts}, {job.crashes} crashed" if job.crashes else str(job.attempts)
+
+    created = at("created_at", "created")
+    due, published, started = at("due_at", "due"), at("published_at", "given to Redis"), at("started_at", "started")
+    lease, finished = at("lease_until", "its worker's lease ends"), at("finished_at", "ended")
+
+    def waited(self, job: Job) -> str:
+        """Since it was due; of one that is to run again, since that was decided."""
+        until = timezone.now() if job.state == State.WAITING else job.started_at
+        return operate.duration(max(0.0, (until - job.due_at).total_seconds())) if until else ""
+
+    @admin.display(description="ran for")
+    def ran(self, job: Job) -> str:
+        until = timezone.now() if job.state in (State.RUNNING, State.RETURNED) else job.finished_at
+        return operate.duration((until - job.started_at).total_seconds()) if until and job.started_at else ""
+
+    def problem(self, job: Job) -> str:
+        return truncatechars(job.error, 80)
+
+    # --- the page of one ------------------------------------------------------------------------------------
+
+    @admin.display(description="traceback")
+    def raised(self, job: Job) -> SafeString | str:
+        return format_html("<pre>{}</pre>", job.traceback) if job.traceback else "none"
+
+    @admin.display(description="headers and routing")
+    def sent(self, job: Job) -> SafeString:
+        return format_html("<pre>{}</pre>", json.dumps(job.message, indent=2, ensure_ascii=False))
+
+    @admin.display(description="Celery's result")
+    def task_result(self, job: Job) -> SafeString | str:
+        result = TaskResult.objects.filter(task_id=job.pk).only("pk", "status").first()
+        if not result:
+            return "none"
+        address = reverse("admin:django_celery_results_taskresult_change", args=[result.pk])
+        return format_html('<a href="{}">{}</a>', address, result.status)
+
     # --- actions --------------------------------------------------------------------------------------------
 
-    @admin.action(description="Run again (failed or cancelled)", permissions=["operate"])
+    @admin.action(description="Run again: failed and cancelled ones", permissions=["operate"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        done = self._act(request, queryset, operate.retry, "Run again.")
-        self._say(request, queryset, len(done), "queued again", "have neither failed nor been cancelled")
+        self._act(request, queryset, RETRIED, operate.retry, "queued again", "failed or been cancelled")
 
-    @admin.action(description="Cancel (waiting), give up (failed)", permissions=["operate"])
+    @admin.action(description="Cancel: waiting ones, and failed ones that are given up", permissions=["operate"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        done = self._act(request, queryset, lambda ids: operate.cancel(ids, by(request)), "Cancelled.")
-        self._say(request, queryset, len(done), "cancelled", "neither wait nor have failed")
+        cancel = partial(operate.cancel, reason=f"Cancelled by {request.user}.")
+        self._act(request, queryset, CANCELLED, cancel, "cancelled", "been waiting or failed")
 
-    @admin.action(description="Stop (running): kill the process", permissions=["operate"])
+    @admin.action(description="Stop: running ones, in the middle", permissions=["operate"])
     def stop(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        running = [operate.State.RUNNING]
-        done = self._act(request, queryset, lambda ids: operate.cancel(ids, by(request), running), "Stopped.")
-        stopped = operate.stop(done)
-        self._say(request, queryset, len(done), "cancelled while running", "are not running")
-        if left := len(done) - len(stopped):
-            text = (
-                f"{left} of these had no worker that answered: it may still be at work. "
-                "What it writes at the end is dropped."
-            )
-            self.message_user(request, text, messages.WARNING)
+        cancel = partial(operate.cancel, reason=f"Stopped by {request.user}.", among=STOPPED)
+        self._act(request, queryset, STOPPED, cancel, "stopped", "been running")
 
     def _act(
-        self, request: HttpRequest, queryset: QuerySet[Job], act: Callable[[Sequence[str]], list[Job]], log: str
-    ) -> list[Job]:
-        """Act on the selected ones, batch by batch, each with who did it."""
-        done = []
-        for ids in operate.in_batches(queryset, MOST):
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Job],
+        among: Iterable[str],
+        act: Callable[[Sequence[str]], list[Job]],
+        became: str,
+        condition: str,
+    ) -> None:
+        """Act on the selected jobs that are in one of the states ``among``, batch by batch, and say what was done."""
+        others = queryset.exclude(state__in=among).order_by()[:MOST].count()
+        done = silent = 0
+        for ids in operate.in_batches(queryset.filter(state__in=among), MOST):
             with transaction.atomic():
-                jobs = act(ids)
-                self.log_actions(request, jobs, CHANGE, log)
-            for job in jobs:
-                job.message, job.body, job.traceback = {}, "", ""  # 10,000 of them are not kept in memory
-            done += jobs
-        return done
+                if jobs := act(ids):
+                    self.log(request, jobs, f"{became.capitalize()}.")
+            done += len(jobs)
+            silent += len(operate.stop(jobs))
+        said = f"{done:,} job{pluralize(done)} {became}."
+        if others:
+            said += f" {others:,} left alone, not having {condition}."
+        if done == MOST:
+            said += " There may be more: do it again, or use “manage.py jobs”."
+        self.message_user(request, said, messages.SUCCESS if done else messages.WARNING)
+        if silent:
+            text = f"No worker said that it stopped {silent:,} of them: it may go on, but how it ends is not kept."
+            self.message_user(request, text, messages.WARNING)
 
-    def log_actions(self, request: HttpRequest, queryset: Any, *args: Any, **kwargs: Any) -> None:
-        if queryset:  # stock fails for none
-            super().log_actions(request, queryset, *args, **kwargs)
-
-    def _say(self, request: HttpRequest, queryset: QuerySet[Job], done: int, became: str, why_not: str) -> None:
-        """What was done, and what was not."""
-        selected = self._selected(request, queryset)
-        text = f"{done:,} job{pluralize(done)} {became}."
-        if left := selected - done:
-            text += f" {left:,} left as {pluralize(left, 'it is,they are')}: only those that are meant are touched."
-        self.message_user(request, text, messages.SUCCESS if done else messages.WARNING)
+    def log(self, request: HttpRequest, jobs: Sequence[Job], message: str) -> None:
+        """Who did it, at each."""
+        user = cast(int, request.user.pk)
+        LogEntry.objects.log_actions(user, jobs, CHANGE, message)  # type: ignore[arg-type]

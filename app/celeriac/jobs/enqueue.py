@@ -88,7 +88,7 @@ gathering: ContextVar[list[Job] | None] = ContextVar("gathering", default=None)
 def job_of(app: Celery, name: str, message: task_message, options: dict[str, Any]) -> Job:
     """The row of a message, as ``apply_async`` would have sent it."""
     headers, properties, body, _ = message
-    headers = {**headers, **(options.pop("headers", None) or {}), HEADER: True}
+    headers = {HEADER: True, **headers, **(options.pop("headers", None) or {})}
     queue = options.pop("queue", None)
     queue = getattr(queue, "name", queue) or (None if options.get("exchange") else app.conf.task_default_queue)
     if queue is not None:

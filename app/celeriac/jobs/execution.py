@@ -1,11 +1,13 @@
 """A worker's part: claim a job before it is run, write down its end, and hold the lease in between."""
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from celery import states
 from celery.exceptions import Ignore, Retry
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -24,8 +26,8 @@ UPDATE celeriac_job SET
     state = CASE state WHEN 'returned' THEN state ELSE 'running' END,
     token = token + 1, attempts = attempts + (state <> 'returned')::int, worker = %(worker)s,
     started_at = now(), lease_until = now() + %(lease)s * interval '1 second'
-WHERE id = %(id)s AND retries <= %(retries)s
-    AND (state = 'waiting' OR (state IN ('running', 'returned') AND lease_until < now()))
+WHERE id = %(id)s AND retries <= %(retries)s AND message #> '{headers,celeriac_job}' = %(mark)s::jsonb
+    AND (state = 'waiting' OR (state IN ('running', 'returned') AND (lease_until IS NULL OR lease_until < now())))
 RETURNING token, state, result"""
 
 #: A worker died under these: they wait again, or have failed when it was once too often.
@@ -56,7 +58,8 @@ WHERE id = %s AND token = %s AND state IN ('running', 'returned')"""
 
 END = """
 UPDATE celeriac_job SET state = %s, error = %s, traceback = %s, finished_at = now(), lease_until = NULL
-WHERE id = %s AND finished_at IS NULL AND (token = %s OR %s IS NULL)"""
+WHERE id = %s AND finished_at IS NULL AND (token = %s OR %s IS NULL)
+    AND message #> '{headers,celeriac_job}' = %s::jsonb"""
 
 
 @dataclass
@@ -86,6 +89,9 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         logger.info("delivery of %s dropped: it has ended, or runs elsewhere", request.id)
         raise Ignore
     request.job = claim
+    if task.track_started and not task.ignore_result:
+        about = {"pid": os.getpid(), "hostname": request.hostname}
+        task.backend.store_result(request.id, about, states.STARTED, request=request)
     if claim.has_returned:
         return claim.returned
     try:
@@ -114,7 +120,7 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 def claim_job(request: Any) -> Claim | None:
     with connection.cursor() as cursor:
         values = {"id": request.id, "worker": request.hostname or socket.gethostname(), "lease": LEASE}
-        cursor.execute(CLAIM, {**values, "retries": request.retries or 0})
+        cursor.execute(CLAIM, {**values, "retries": request.retries or 0, "mark": dumps(mark(request))})
         row = cursor.fetchone()
     if not row:
         return None
@@ -161,9 +167,12 @@ def write_return(claim: Claim, returned: Any) -> None:
 
 def is_job(request: Any) -> bool:
     """Whether a task's request came by the message of a durable job."""
-    if request is None:
-        return False
-    return bool(getattr(request, HEADER, None) or (getattr(request, "headers", None) or {}).get(HEADER))
+    return bool(mark(request))
+
+
+def mark(request: Any) -> Any:
+    """What tells the messages of a job that was run again by hand from the ones before."""
+    return getattr(request, HEADER, None) or (getattr(request, "headers", None) or {}).get(HEADER)
 
 
 @patiently
@@ -182,4 +191,4 @@ def end(request: Any, state: str, error: BaseException | str, traceback: Any = "
     token = claim.token if claim else None  # the main process, which ends what a child cannot, has no claim
     words = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
     with connection.cursor() as cursor:
-        cursor.execute(END, [state, words, str(traceback or ""), request.id, token, token])
+        cursor.execute(END, [state, words, str(traceback or ""), request.id, token, token, dumps(mark(request))])

@@ -1,7 +1,8 @@
 """What an operator does with jobs, in the admin and by ``manage.py jobs``: run again, cancel, look how they are."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from celery import current_app, states
 from celery.app.task import Context
 from celery.exceptions import TaskRevokedError
 from celery.utils.functional import chunks
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 from django_celery_results.backends import DatabaseBackend
@@ -26,9 +27,10 @@ BATCH = 500
 PATIENCE = 2.0
 
 State = Job.State
-#: What can be run again; and what can be cancelled without stopping a worker in the middle. One that failed is given
-#: up by that: it goes when finished ones go.
+#: What can be run again, cancelled, or stopped in the middle. One that failed and is cancelled is given up: it goes
+#: when finished ones go.
 RETRIED, CANCELLED = (State.FAILED, State.CANCELLED), (State.WAITING, State.FAILED)
+STOPPED = (State.RUNNING,)
 
 # Of the message, what an attempt has used up starts anew: Celery's count, or the task's max_retries would end it
 # at once; and times that have passed. Its mark changes, and the token, so that neither an old delivery nor a
@@ -75,7 +77,8 @@ def retry(ids: Sequence[str]) -> list[Job]:
         jobs = list(Job.objects.raw(RETRY, {"ids": list(ids), "states": list(RETRIED)}))
         forget_results([job.id for job in jobs])
         soon = timezone.now() + timedelta(seconds=PARK)
-        if due := [job for job in jobs if job.due_at <= soon]:
+        due: list[Any] = [job for job in jobs if job.due_at <= soon]
+        if due:
             transaction.on_commit(partial(publish_soon, due), robust=True)
     return jobs
 
@@ -86,7 +89,8 @@ def forget_results(ids: Sequence[str]) -> None:
     if isinstance(backend, DatabaseBackend):
         TaskResult.objects.filter(task_id__in=ids).delete()
     else:
-        transaction.on_commit(lambda: [backend.forget(pk) for pk in ids], robust=True)
+        for pk in ids:
+            transaction.on_commit(partial(backend.forget, pk), robust=True)
 
 
 # --- Cancel ------------------------------------------------------------------------------------------------------
@@ -105,25 +109,24 @@ def cancel(ids: Sequence[str], reason: str, among: Iterable[str] = CANCELLED) ->
     return jobs
 
 
-def stop(jobs: Iterable[Job]) -> set[str]:
-    """Kill the processes that run these jobs; returns the ids of those whose workers say they did.
+def stop(jobs: Iterable[Job]) -> list[Job]:
+    """Kill the processes that ran these cancelled jobs; returns those of which no worker said that it did.
 
     Not by Celery's ``revoke``: workers remember that for three hours, and would refuse the job when it is run again.
     """
-    running = [job for job in jobs if vars(job)["was"] == State.RUNNING]
-    if not running:
-        return set()
-    try:
-        replies = current_app.control.broadcast(
-            "stop_jobs",
-            arguments={"ids": [job.id for job in running]},
-            destination=sorted({job.worker for job in running}),
-            reply=True,
-            timeout=PATIENCE,
-        )
-    except BROKER_AWAY:
-        return set()
-    return {pk for reply in replies or () for answer in reply.values() for pk in answer.get("stopped", ())}
+    running = [job for job in jobs if vars(job).get("was") == State.RUNNING]
+    stopped: set[str] = set()
+    if running:
+        with suppress(*BROKER_AWAY):
+            replies = current_app.control.broadcast(
+                "stop_jobs",
+                arguments={"ids": [job.id for job in running]},
+                destination=sorted({job.worker for job in running}),
+                reply=True,
+                timeout=PATIENCE,
+            )
+            stopped.update(pk for reply in replies for answer in reply.values() for pk in answer.get("stopped", ()))
+    return [job for job in running if job.id not in stopped]
 
 
 def revoke_results(jobs: Sequence[Job], reason: str) -> None:
@@ -135,7 +138,8 @@ def revoke_results(jobs: Sequence[Job], reason: str) -> None:
         for job in in_group:  # which may be a chord's part, so that its body is not to be waited for
             revoke_result(job, reason)
     else:
-        transaction.on_commit(lambda: [revoke_result(job, reason) for job in jobs], robust=True)
+        for job in jobs:
+            transaction.on_commit(partial(revoke_result, job, reason), robust=True)
 
 
 def revoke_result(job: Job, reason: str) -> None:
@@ -218,7 +222,7 @@ def stats() -> dict[str, Any]:
     }
 
 
-def _age(jobs: QuerySet[Job], now: Any) -> float | None:
+def _age(jobs: QuerySet[Job], now: datetime) -> float | None:
     since = jobs.aggregate(since=Min("due_at"))["since"]
     return round((now - since).total_seconds(), 1) if since else None
 

@@ -8,7 +8,7 @@ from celery.worker import state
 from celery.worker.request import Request as StockRequest
 from django.db import connection
 
-from celeriac.jobs import execution
+from celeriac.jobs import HEADER, control, execution
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +19,11 @@ class Request(StockRequest):
     Stock either runs such a task again without an end (28 runs in 20 s), or after three minutes, as a retry that
     uses up the task's own.
     """
+
+    def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(message, *args, **kwargs)
+        if HEADER in self._request_dict:
+            control.admit(self._request_dict)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         if isinstance(exc_info.exception, WorkerLostError) and execution.is_job(self._context):

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from billiard.exceptions import WorkerLostError
 from celery import current_app, shared_task
+from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 from django.db import OperationalError, connection, transaction
 from hypothesis import HealthCheck, settings
@@ -26,6 +28,7 @@ from hypothesis.stateful import (
 from redis.exceptions import ConnectionError as RedisAwayError
 
 from celeriac.jobs import enqueue, execution, leases, reconcile
+from celeriac.jobs.request import Request
 from celeriac.models import Job
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,6 +40,9 @@ ROWS = """
 SELECT id, state, token, retries, attempts, crashes, worker, finished_at IS NOT NULL, published_at IS NOT NULL,
     error, lease_until, lease_until > now()
 FROM celeriac_job ORDER BY created_at"""
+CANCEL = """
+UPDATE celeriac_job SET state = 'cancelled', finished_at = now(), lease_until = NULL
+WHERE id = %s AND state IN ('waiting', 'running')"""
 COLUMNS = "id state token retries attempts crashes worker finished published error lease_until held"
 
 
@@ -65,6 +71,10 @@ def atomic(self):
 @shared_task(bind=True, durable=True, max_retries=3, name="claims.not_atomic")
 def not_atomic(self):
     return effect_and_end(self)
+
+
+#: Where a delivery stops.
+PLACES = ("fetched", "in the body", "returned", "failed")
 
 
 # --- Deliveries --------------------------------------------------------------------------------------------
@@ -99,11 +109,6 @@ class Worker(threading.Thread):
         if order == "die":
             raise Killed
         return order
-
-    @property
-    def token(self):
-        claim = getattr(self.request, "job", None)
-        return claim and claim.token
 
     def run(self):
         current.delivery = self
@@ -142,6 +147,9 @@ class Worker(threading.Thread):
 # --- Redis -------------------------------------------------------------------------------------------------
 
 
+REDIS = ("wipe", "save", "go back", "double", "there", "away", "slow")
+
+
 class Bag:
     """Redis: holds messages in any order, and may do with them what it likes."""
 
@@ -158,6 +166,19 @@ class Bag:
 
     def send(self, producer, job):
         self.messages.append({"task": job.task, **job.message["headers"]})
+
+    def suffers(self, event):
+        match event:
+            case "wipe":
+                self.messages = []
+            case "save":
+                self.saved = list(self.messages)
+            case "go back":
+                self.messages = list(self.saved)
+            case "double":
+                self.messages *= 1 + (len(self.messages) < 6)
+            case "there" | "away" | "slow":
+                self.mode = event
 
 
 class Reconciler(reconcile.Reconciler):
@@ -176,6 +197,10 @@ bag = Bag()
 workers: list[Worker] = []
 
 
+def some_at(*places):
+    return precondition(lambda self: any(worker.at in places for worker in workers))
+
+
 # --- The machine -------------------------------------------------------------------------------------------
 
 some_worker = st.integers(0, 2)
@@ -185,17 +210,22 @@ somewhere = st.integers(0, 100)
 class Jobs(RuleBasedStateMachine):
     @initialize()
     def begin(self):
+        for worker in workers:
+            if worker.at != "idle":  # the example before failed
+                worker.tell("die")
         with connection.cursor() as cursor:
             cursor.execute("TRUNCATE celeriac_job, effects")
         bag.__init__()
         self.reconciler = Reconciler(current_app)
         self.reconciler.postgres_since = -1000.0
         self.committed, self.may_end, self.read = {}, set(), []
-        self.before = {}
+        self.before, self.holder = {}, {}
+        for task in (atomic, not_atomic):
+            self.enqueue(task, True)
+            self.start(self.live(0, "idle"), -1, kept=True, begun=True)
 
     # --- Enqueue
 
-    @rule(task=st.sampled_from([atomic, not_atomic]), committed=st.sampled_from([True, True, True, False]))
     def enqueue(self, task, committed):
         try:
             with transaction.atomic():
@@ -215,129 +245,135 @@ class Jobs(RuleBasedStateMachine):
                 return worker
         return None
 
-    @rule(index=some_worker, which=somewhere, kept=st.booleans())
-    @precondition(lambda self: bag.messages)
-    def fetch(self, index, which, kept):
+    @rule(index=some_worker, which=somewhere, kept=st.booleans(), begun=st.booleans())
+    @some_at("idle")
+    def deliver(self, index, which, kept, begun):
         """``kept`` is a message that is delivered again later; any other is in this process alone."""
-        if worker := self.live(index, "idle"):
-            which %= len(bag.messages)
-            message = bag.messages[which] if kept else bag.messages.pop(which)
-            worker.tell(message)
+        if not bag.messages:
+            bag.mode = "there"
+            self.reconciler.look()
+        if bag.messages:
+            self.start(self.live(index, "idle"), which % len(bag.messages), kept, begun)
 
-    @rule(index=some_worker, order=st.sampled_from(["return", "return", "return", "fail", "retry", "lose Postgres"]))
-    def go_on(self, index, order):
-        worker = self.live(index, "fetched", "in the body", "returned", "failed")
-        if worker:
-            self.step(worker, order)
+    def start(self, worker, which, kept, begun):
+        worker.tell(bag.messages[which] if kept else bag.messages.pop(which))
+        if begun:
+            self.step(worker, "return")
+
+    @rule(index=some_worker)
+    @some_at(*PLACES)
+    def go_on(self, index):
+        self.step(self.live(index, *PLACES), "return")
+
+    @rule(index=some_worker, how=st.sampled_from(["fail", "retry", "retry", "lose Postgres"]))
+    @some_at("in the body")
+    def body_ends(self, index, how):
+        self.step(self.live(index, "in the body"), how)
 
     def step(self, worker, order):
         if worker.at == "in the body" and order in ("fail", "retry"):
             self.may_end.add(worker.request.id)  # the fourth retry is a failure, too
+        was, request, before = worker.at, worker.request, rows().get(worker.message["id"])
         with self.no_stale_write(worker):
             worker.tell(order)
+        if was == "fetched" and worker.at in ("in the body", "returned"):
+            self.holder[before.id] = request
+            assert before.retries == request.retries, "a message of an earlier attempt runs nothing"
+        if order == "retry" and was == "in the body" and self.holder[before.id] is request:
+            after = rows()[before.id]
+            assert before.state != "running" or after.finished or after.retries == before.retries + 1
 
-    @rule(index=some_worker, kept=st.booleans(), restarted=st.booleans())
-    def worker_is_killed(self, index, kept, restarted):
-        if worker := self.live(index, "fetched", "in the body", "returned", "failed"):
-            worker.tell("die")
-            if kept:
-                bag.messages.append(worker.message)
-            if restarted:
-                leases.release(worker.hostname)
-
-    @rule(index=some_worker)
-    def child_is_killed(self, index):
-        """Out of memory: Celery's main process asks for the next attempt, as ``task_retry_on_worker_lost`` says."""
-        if worker := self.live(index, "in the body", "returned", "failed"):
-            task, request = current_app.tasks[worker.message["task"]], main_process(worker)
-            with self.no_stale_write(worker):
-                worker.tell("die")
-                if request.retries < task.max_retries:
-                    task.signature_from_request(request, countdown=0, retries=request.retries + 1).apply_async()
-                else:
-                    self.may_end.add(request.id)
-                    execution.end(request, "failed", "WorkerLostError")
-
-    @rule(index=some_worker)
-    def time_limit(self, index):
-        if worker := self.live(index, "in the body"):
-            self.may_end.add(worker.request.id)
-            with self.no_stale_write(worker):
-                worker.tell("die")
-                execution.end(main_process(worker), "failed", "TimeLimitExceeded")
-
-    @rule(index=some_worker)
-    def revoked_or_expired(self, index):
-        if worker := self.live(index, "fetched"):
-            self.may_end.add(worker.request.id)
-            with self.no_stale_write(worker):
-                worker.tell("die")
-                execution.end(main_process(worker), "cancelled", "expired")
-
-    @rule(index=some_worker)
-    def sign_of_life(self, index):
-        if worker := self.live(index, "in the body", "returned", "failed"):
+    @rule(index=some_worker, how=st.sampled_from(["killed", "killed, restarted", "by its main process", "renews"]))
+    @some_at(*PLACES)
+    def worker(self, index, how):
+        worker = self.live(index, *PLACES)
+        if how == "renews":
             with connection.cursor() as cursor:
                 cursor.execute(leases.RENEWED, [execution.LEASE, [worker.request.id], worker.hostname])
+        elif how == "by its main process":
+            self.main_process_ends(worker, time_limit=index > 0)
+        else:
+            worker.tell("die")
+            if index:  # Redis has it still, in ``unacked``
+                bag.messages.append(worker.message)
+            if how == "killed, restarted":
+                execution.give_back(worker.hostname)
+
+    def main_process_ends(self, worker, time_limit):
+        """Before it runs: revoked, or expired. In the body: its time limit, or out of memory, which comes later, too."""
+        main, at = MainProcess(worker), worker.at
+        with self.no_stale_write(worker):
+            worker.tell("die")
+            if at == "fetched":
+                self.may_end.add(main.id)
+                execution.end(main.context, "cancelled", "expired")
+            elif at == "in the body" and time_limit:
+                self.may_end.add(main.id)
+                execution.end(main.context, "failed", "TimeLimitExceeded")
+            else:
+                main.on_crash(WorkerLostError())
 
     # --- Time
 
-    @rule()
-    def leases_run_out(self):
+    @rule(then=st.sampled_from(["unnoticed", "noticed", "taken over", "taken over"]))
+    @some_at(*PLACES)
+    def leases_run_out(self, then):
+        self.time_passes()
+        if then != "unnoticed":
+            self.reconcile()
+        while then == "taken over" and bag.messages and (worker := self.live(0, "idle")):
+            self.start(worker, -1, kept=False, begun=True)
+
+    def time_passes(self):
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE celeriac_job SET lease_until = now() - interval '1 second' WHERE lease_until > now()"
             )
 
-    # --- Reconcilers
-
-    @rule(suspicious=st.booleans())
-    def reconcile(self, suspicious):
-        self.reconciler.suspicious |= suspicious
+    def reconcile(self):
         try:
             self.reconciler.look()
         except RedisAwayError:
             assert bag.mode != "there"
 
-    @rule()
-    def a_slow_reconciler_reads(self):
-        self.read = list(Job.objects.raw(reconcile.DUE, [reconcile.PARK, 0, 100]))
+    # --- Meanwhile; one rule, for Hypothesis takes each as often as any other
 
-    @rule()
-    @precondition(lambda self: self.read and bag.mode == "there")
-    def and_publishes_later(self):
-        enqueue.publish(self.read)
-        self.read = []
+    @rule(what=st.sampled_from(["enqueue", "roll back", "look", "look closely", "cancel", *REDIS]), which=somewhere)
+    def meanwhile(self, what, which):
+        match what:
+            case "enqueue" | "roll back" if len(self.committed) < 5:
+                self.enqueue([atomic, not_atomic][which % 2], what == "enqueue")
+            case "look" | "look closely":
+                self.reconciler.suspicious |= what == "look closely"
+                self.two_reconcilers()
+            case "cancel":
+                self.cancel(list(self.committed)[which % len(self.committed)])
+            case _:
+                bag.suffers(what)
 
-    # --- Redis
+    def two_reconcilers(self):
+        """One of them is slow: it publishes what it had read before."""
+        read = list(Job.objects.raw(reconcile.DUE, [reconcile.PARK, 0, 100]))
+        self.reconcile()
+        if bag.mode == "there":
+            enqueue.publish(self.read)
+        self.read = read
 
-    @rule(mode=st.sampled_from(["there", "away", "slow"]))
-    def redis_is(self, mode):
-        bag.mode = mode
-
-    @rule(event=st.sampled_from(["wipe", "save", "go back", "double"]))
-    def redis_does(self, event):
-        match event:
-            case "wipe":
-                bag.messages = []
-            case "save":
-                bag.saved = list(bag.messages)
-            case "go back":
-                bag.messages = list(bag.saved)
-            case "double":
-                bag.messages *= 1 + (len(bag.messages) < 6)
+    def cancel(self, job):
+        self.may_end.add(job)
+        with connection.cursor() as cursor:
+            cursor.execute(CANCEL, [job])
 
     # --- What has to be true
 
     @contextmanager
     def no_stale_write(self, worker):
         """A delivery whose claim is not the last one, or that came while another one has it, changes nothing."""
-        message, token = worker.message["id"], worker.token
-        before = rows().get(message)
+        request, before = worker.request, rows().get(worker.message["id"])
+        stale = before and (before.held if worker.at == "fetched" else self.holder[before.id] is not request)
         yield
-        stale = before and (before.held if token is None else before.token != token)
         if stale:
-            assert rows()[message] == before, f"{worker.hostname} has token {token}, and wrote"
+            assert rows()[before.id] == before, f"{worker.hostname} wrote without the lease"
 
     @invariant()
     def every_committed_job_is_there_and_goes_forward(self):
@@ -370,7 +406,7 @@ class Jobs(RuleBasedStateMachine):
             while worker.at != "idle":
                 self.step(worker, "return")
         for _ in range(12):
-            self.leases_run_out()
+            self.time_passes()
             self.reconciler.suspicious = True
             self.reconciler.look()
             while bag.messages:
@@ -386,13 +422,20 @@ class Jobs(RuleBasedStateMachine):
             assert row.state == "succeeded" or too_often or row.id in self.may_end, f"{row} has no reason to fail"
 
 
-def main_process(worker):
-    """The request as Celery's main process knows it: without the claim that its child made."""
-    task = current_app.tasks[worker.message["task"]]
-    task.push_request(**worker.message, hostname=worker.hostname, called_directly=False, args=[], kwargs={})
-    request = task.request_stack.top
-    task.pop_request()
-    return request
+class MainProcess(Request):
+    """The request as Celery's main process has it: without the claim that its child made."""
+
+    def __init__(self, worker):
+        self.id, self.hostname = worker.message["id"], worker.hostname
+        self.context = Context(worker.message, hostname=worker.hostname, delivery_info={})
+
+    id = hostname = None
+
+    def acknowledge(self):
+        pass
+
+    def send_event(self, *args, **kwargs):
+        pass
 
 
 def rows():
@@ -430,6 +473,10 @@ def test_whatever_happens_no_job_is_lost_and_each_has_one_effect(model):
     run_state_machine_as_test(
         Jobs,
         settings=settings(
-            max_examples=80, stateful_step_count=40, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=200,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

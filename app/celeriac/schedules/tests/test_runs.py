@@ -3,14 +3,26 @@
 import pytest
 from celery import current_app
 from django.contrib.auth import get_user_model
+from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from celeriac.models import ScheduleRun
+from celeriac.jobs import enqueue
+from celeriac.models import Job, ScheduleRun, new_task_id
 from celeriac.schedules import runs
 from celeriac.schedules.runs import OnceBatch, Sender, Unsendable, run_now
 from celeriac.schedules.tests.conftest import every
+from tests.tasks import durable_add
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def _redis_is_there(monkeypatch):
+    """For durable tasks, too: whatever another test did to it, they leave this process at once."""
+    monkeypatch.setattr(enqueue, "_resting_until", 0.0)
+    enqueue.publisher().close()
+    yield
+    enqueue.publisher().close()
 
 
 @pytest.fixture
@@ -104,3 +116,36 @@ def test_redis_forgets_what_it_has_had_after_a_while(queue):
     sender.close()
 
     assert 0 < seconds <= runs.REMEMBERED
+
+
+@pytest.mark.usefixtures("_redis_is_there")
+def test_a_durable_task_is_a_job_under_the_id_of_its_run_and_sent_once(queue):
+    row, sender = every(3600, task=durable_add.name, args="[1, 2]", expire_seconds=60), Sender(current_app)
+    run = ScheduleRun(periodic_task=row, task_id=new_task_id())
+
+    sender.send([run])
+    sender.send([run])  # as when it was sent, and nobody could note that
+    sender.close()
+
+    assert run.sent_at
+    job = Job.objects.get()
+    assert (job.pk, job.task, job.state) == (run.task_id, durable_add.name, "waiting")
+    (message,) = queue()
+    assert (message.headers["id"], message.headers["periodic_task_name"]) == (run.task_id, "due")
+    assert message.payload[0] == [1, 2]
+    assert message.headers["expires"]
+
+
+@pytest.mark.usefixtures("_redis_is_there")
+def test_a_durable_task_that_has_ended_is_not_run_again_when_its_run_is_sent_again(queue):
+    row, sender = every(3600, task=durable_add.name, args="[1, 2]"), Sender(current_app)
+    run = ScheduleRun(periodic_task=row, task_id=new_task_id())
+    sender.send([run])
+    queue()
+    Job.objects.update(state="succeeded", finished_at=timezone.now())
+
+    sender.send([run])
+    sender.close()
+
+    assert Job.objects.get().state == "succeeded"
+    assert queue() == []
