@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help init up down credentials rotate logs ps scale-workers demo mail test test-unit test-stack lint lock images shell manage superuser dev
+.PHONY: help init up down credentials rotate logs ps scale-workers demo mail test test-unit test-stack lint lock images chaos shell manage superuser dev
 
 COMPOSE := docker compose
 VENV := .venv
@@ -59,6 +59,10 @@ test-unit: $(VENV)/dev ## the tests that need no Docker, on an embedded Postgres
 test-stack: $(VENV)/dev ## the tests of the whole stack, on a Docker engine
 	@scripts/preflight engine
 	$(VENV)/bin/pytest tests/stack tests/browser
+
+chaos: $(VENV)/dev ## kill, freeze, empty and cut off the stack's parts under load; ours beside plain Celery (20 minutes)
+	@scripts/preflight engine
+	$(VENV)/bin/python -m tests.chaos $(ARGS)
 
 lint: $(VENV)/dev ## every linter
 	@scripts/lint

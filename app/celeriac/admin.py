@@ -39,6 +39,8 @@ from celeriac.tracking.state import WORDS
 
 #: How many schedules one click may run: each is sent while somebody waits for the page.
 RUN_AT_ONCE = 100
+#: How many are deleted in one transaction, and named on the page that asks for it.
+DELETE_AT_ONCE, NAMED = 500, 100
 
 for model in (PeriodicTask, IntervalSchedule, CrontabSchedule, ClockedSchedule, SolarSchedule):
     admin.site.unregister(model)
@@ -112,6 +114,7 @@ class ScheduleRunAdmin(Styled):
         run = super().get_object(request, *args)
         if run:
             attach_results(request, [run])
+            run.may_read = request.user.has_perm("django_celery_results.view_taskresult")
         return run
 
     @admin.display(ordering="due_at")
@@ -126,6 +129,8 @@ class ScheduleRunAdmin(Styled):
         return state(run)
 
     def result(self, run: Any) -> str:
+        if not run.may_read:
+            return "for those who may view task results"
         return truncatechars(run.result.result, 1000) if run.result else "none yet"
 
     def schedule(self, run: ScheduleRun) -> SafeString:
@@ -389,11 +394,27 @@ class ScheduleAdmin(Styled):
 
     # --- deleting -------------------------------------------------------------------------------------------
 
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[PeriodicTask]) -> None:
+        """In batches, and the scheduler is told once: stock's signal writes to one row for each that goes."""
+        ids = list(queryset.values_list("pk", flat=True))
+        for start in range(0, len(ids), DELETE_AT_ONCE):
+            batch = ids[start : start + DELETE_AT_ONCE]
+            with transaction.atomic():
+                for rows in (ScheduleRun.objects, Schedule.objects):
+                    chosen = rows.filter(periodic_task__in=batch)
+                    chosen._raw_delete(chosen.db)
+                gone = PeriodicTask.objects.filter(pk__in=batch)
+                gone._raw_delete(gone.db)
+                PeriodicTasks.update_changed()
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Names and numbers: stock would list every run, and ask for the permission to delete each."""
         runs = ScheduleRun.objects.filter(periodic_task__in=objs).count()
         counts = {self.opts.verbose_name_plural: len(objs), ScheduleRun._meta.verbose_name_plural: runs}
-        return [str(task) for task in objs], counts, missing(self, request), []
+        names = [str(task) for task in objs[:NAMED]]
+        if len(objs) > NAMED:
+            names.append(f"and {len(objs) - NAMED} more")
+        return names, counts, missing(self, request), []
 
 
 def broken(task: PeriodicTask) -> str:

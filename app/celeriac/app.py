@@ -4,6 +4,7 @@ from typing import Any
 
 from celery import Celery as StockCelery
 from celery import states
+from celery.backends.redis import RedisBackend
 
 from celeriac.jobs import execution
 
@@ -18,6 +19,11 @@ class JobsMixin:
         if state == states.STARTED and execution.is_job(request) and not getattr(request, "job", None):
             return None
         return super().store_result(task_id, result, state, *args, request=request, **kwargs)  # type: ignore[misc]
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nothing is asked of a Redis that may be away; whoever waits for a result subscribes to it then."""
+        if not isinstance(self, RedisBackend):
+            super().on_task_call(producer, task_id)  # type: ignore[misc]
 
     def mark_as_done(
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS

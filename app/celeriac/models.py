@@ -79,7 +79,7 @@ class Schedule(models.Model):
         max_length=4,
         choices=Missed,
         default=Missed.LATE,
-        help_text="What to do about runs that were due while no scheduler was there to make them.",
+        help_text="What to do about runs that are more than a minute late: no scheduler was there, or it was busy.",
     )
     any_task = models.BooleanField(
         "not in this app",

@@ -143,6 +143,9 @@ _database["OPTIONS"] = {
     "application_name": f"celeriac-{env.SERVICE or 'shell'}",
     **_database.get("OPTIONS", {}),  # DATABASE_URL's own, like ?sslmode=require
 }
+if env.SERVICE == "beat":
+    # Whoever holds a row in a long transaction stops that row's schedule, and no other.
+    _database["OPTIONS"].setdefault("options", "-c lock_timeout=3000")  # milliseconds
 if env.SERVICE == "web":
     # One connection for each thread that can ask for one; gunicorn's threads share them.
     _database["OPTIONS"]["pool"] = {"min_size": 1, "max_size": WEB_THREADS, "timeout": 10}

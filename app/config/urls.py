@@ -2,6 +2,7 @@
 
 from django.conf import settings
 from django.contrib import admin
+from django.http import HttpResponse
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
@@ -11,6 +12,7 @@ admin.site.index_title = "Administration"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("", include("celeriac.tracking.urls")),
+    path("favicon.ico", lambda request: HttpResponse(status=204)),  # the admin names none, and browsers ask
 ]
 
 if "demos" in settings.INSTALLED_APPS:

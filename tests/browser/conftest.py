@@ -48,6 +48,7 @@ def page(context: BrowserContext) -> Iterator[Page]:
     """A page on which no script may fail and no file may be missing."""
     page, failures = context.new_page(), []
     page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and failures.append(message.text))
     page.on("response", lambda answer: answer.status >= 400 and failures.append(f"{answer.status} {answer.url}"))
     yield page
     assert not failures

@@ -1,8 +1,11 @@
 """``python -m tests.chaos``: run the faults, ours beside plain Celery; print the table, write it and a picture."""
 
 import argparse
+import json
+import signal
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.chaos import report
@@ -16,6 +19,7 @@ from tests.stack.project import fresh_clone
 
 def main() -> None:
     asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes what it started
     columns = {}
     for name in asked.column or ["celeriac", "plain"]:
         say(f"--- {name}")
@@ -33,10 +37,13 @@ def column(asked: argparse.Namespace, plain: bool) -> Record:
         stack = ChaosStack(fresh_clone(Path(folder)), mail, plain)
         try:
             stack.begin()
-            return run(stack, draw(asked.seed, asked.fault, plain), asked.seed, asked.minutes * 60)
+            record = run(stack, draw(asked.seed, asked.fault, plain), asked.seed, asked.minutes * 60)
+            if asked.logs:
+                (asked.output / f"{stack.project}.json").write_text(json.dumps(asdict(record), default=list))
+            return record
         finally:
             if asked.logs:
-                (asked.output / f"chaos-{stack.project}.log").write_text(stack.logs())
+                (asked.output / f"{stack.project}.log").write_text(stack.logs())
             stack.remove()
             mail.controller.stop()
 
@@ -48,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fault", action="append", choices=FAULTS, metavar="NAME", help=", ".join(FAULTS))
     parser.add_argument("--column", action="append", choices=["celeriac", "plain"], help="only this one")
     parser.add_argument("--output", type=Path, default=Path("tests/test-output"), help="folder (%(default)s)")
-    parser.add_argument("--logs", action="store_true", help="keep what the containers said")
+    parser.add_argument("--logs", action="store_true", help="keep what the containers said, and all that was recorded")
     asked = parser.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)
     return asked

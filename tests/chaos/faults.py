@@ -86,7 +86,7 @@ def out_of_memory(scene: Scene) -> Iterator[None]:
     """A task takes all memory of its container, and the kernel ends its process."""
     scene.producer.place("greedy", 0.1).result()
     number = scene.producer.orders[-1].number
-    eventually(lambda: any(each[1:] == ("began", number) for each in scene.stack.journal()), 20, "it has begun")
+    eventually(lambda: any(each[1:3] == ("began", number) for each in scene.stack.journal()), 20, "it has begun")
     yield
 
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Hashable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ class Line:
     #: two queues; and until all was done that was in flight when it struck, but for what is lost.
     first_done: float | None
     all_done: float | None
+    #: Whether it did not recover by itself: work was left, or a service was ill, until they were restarted.
+    helped: bool
 
     @property
     def has_struck(self) -> bool:
@@ -62,12 +65,13 @@ def line_of(record: Record, index: int) -> Line:
         waiting=len(flight - running),
         refused=sum(this.began <= o.placed_at < this.settled and o.status != 201 for o in record.orders),
         lost=len(lost(record) & blamed(record, this, before)),
-        doubled=sum(blame(record, at) is this for at in second(record.effects)) + surplus_ticks(record, this),
+        doubled=sum(blame(record, at) is this for at in doubled(record)) + surplus_ticks(record, this),
         mailed_twice=sum(blame(record, at) is this for at in second(record.mails)),
         dropped=events(record, this, "dropped"),
         undone=events(record, this, "undone"),
         first_done=first_done(record, this, done),
         all_done=round(max(finished), 1) if finished else None,
+        helped=this.helped,
     )
 
 
@@ -90,28 +94,38 @@ def blame(record: Record, at: float) -> Strike | None:
     return record.strikes[index - 1] if index else None
 
 
-def second(happened: list[tuple[int, float]]) -> list[float]:
-    """When something happened that had happened to the same order before; ticks of beat have no order."""
-    seen: Counter[int] = Counter()
+def doubled(record: Record) -> list[float]:
+    """When an order, or a run of the schedule, had its effect in the database once more."""
+    return [*second(record.effects), *second(record.ticks)]
+
+
+def second(happened: Iterable[tuple[Hashable, float]]) -> list[float]:
+    """When something happened to what it had happened to before."""
+    seen: set[Hashable] = set()
     again = []
-    for number, at in sorted(happened, key=lambda each: each[1]):
-        seen[number] += 1
-        if number and seen[number] > 1:
+    for key, at in sorted(happened, key=lambda each: each[1]):
+        if key in seen:
             again.append(at)
+        seen.add(key)
     return again
 
 
 def surplus_ticks(record: Record, this: Strike) -> int:
-    ticks = sum(not number and blame(record, at) is this and at <= this.settled for number, at in record.effects)
-    return max(0, ticks - int((this.settled - this.began) / TICK) - CHANCE)
+    """Runs of the schedule that beat sent beyond what its time allows."""
+    sent: dict[str, float] = {}
+    for at, event, _, task_id in record.journal:
+        if event == "sent":
+            sent.setdefault(task_id, at)
+    runs = sum(this.began <= at < this.settled for at in sent.values())
+    return max(0, runs - int((this.settled - this.began) / TICK) - CHANCE)
 
 
 def events(record: Record, this: Strike, kind: str) -> int:
-    return sum(event == kind and blame(record, at) is this for at, event, _ in record.journal)
+    return sum(event == kind and blame(record, at) is this for at, event, *_ in record.journal)
 
 
 def running_at(record: Record, moment: float) -> set[int]:
-    last = {number: event for at, event, number in record.journal if at <= moment}
+    last = {number: event for at, event, number, _ in record.journal if at <= moment}
     return {number for number, event in last.items() if event == "began"}
 
 
@@ -119,7 +133,7 @@ def done_at(record: Record) -> dict[int, float]:
     """Order -> when it was done first: by the journal, or by its effect when its worker died after that."""
     done: dict[int, float] = {}
     for number, at in (
-        *((n, at) for at, event, n in record.journal if event == "done"),
+        *((n, at) for at, event, n, _ in record.journal if event == "done"),
         *record.effects,
         *record.mails,
     ):
@@ -145,10 +159,10 @@ def summary(record: Record) -> dict[str, Any]:
         "promised": len(answered),
         "rows": len(record.rows),
         "lost": len(lost(record)),
-        "doubled": len(second(record.effects)) + sum(surplus_ticks(record, each) for each in record.strikes),
+        "doubled": len(doubled(record)) + sum(surplus_ticks(record, each) for each in record.strikes),
         "mailed_twice": len(second(record.mails)),
-        "dropped": sum(event == "dropped" for _, event, _ in record.journal),
-        "undone": sum(event == "undone" for _, event, _ in record.journal),
+        "dropped": sum(event == "dropped" for _, event, *_ in record.journal),
+        "undone": sum(event == "undone" for _, event, *_ in record.journal),
         "answer_p50": round(answered[len(answered) // 2], 3),
         "answer_p99": round(answered[len(answered) * 99 // 100], 3),
         "jobs": record.jobs,
@@ -160,5 +174,5 @@ def summary(record: Record) -> dict[str, Any]:
 
 def curve(record: Record) -> list[int]:
     """Tasks done in each step of time."""
-    steps = Counter(int((at - record.began) / SECONDS_PER_STEP) for at, event, _ in record.journal if event == "done")
+    steps = Counter(int((at - record.began) / SECONDS_PER_STEP) for at, event, *_ in record.journal if event == "done")
     return [steps[step] for step in range(int((record.ended - record.began) / SECONDS_PER_STEP) + 1)]

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.chaos.faults import FAULTS, Fault, Scene
 from tests.chaos.producer import Order, Producer
@@ -13,6 +14,8 @@ from tests.chaos.stack import ChaosStack
 #: Seconds after which what has not moved is given up, with durable jobs (a lease is 20) and without (nothing
 #: comes back before the visibility timeout of an hour); and after which the next fault strikes in any case.
 STILL, STILL_PLAIN, SETTLE = 60.0, 20.0, 120.0
+#: Messages that wait in a stack that is well: none, mostly.
+BACKLOG = 40
 
 
 @dataclass
@@ -25,6 +28,8 @@ class Strike:
     mended: float = 0.0
     settled: float = 0.0
     left: set[int] = field(default_factory=set)
+    #: What was not well when the time was up, and was restarted, so that the next fault strikes a working stack.
+    helped: bool = False
 
 
 @dataclass
@@ -38,9 +43,12 @@ class Record:
     orders: list[Order]
     strikes: list[Strike]
     rows: dict[int, float]
+    #: Order, and when it had its effect.
     effects: list[tuple[int, float]]
     mails: list[tuple[int, float]]
-    journal: list[tuple[float, str, int]]
+    #: Ids of beat's runs that had an effect, and when.
+    ticks: list[tuple[str, float]]
+    journal: list[tuple[float, str, int, str]]
     #: Job states, of ours.
     jobs: dict[str, int]
     #: Messages that are still in Redis: how many, and in which keys.
@@ -65,7 +73,8 @@ def run(stack: ChaosStack, faults: Sequence[Fault], seed: int, seconds: float) -
         time.sleep(3)
         for fault in faults:
             if time.time() - began > seconds:
-                break
+                say(f"no time left for {fault.name}")
+                continue
             # Of its own, so that a fault alone does what it does among others.
             scene = Scene(stack, producer, random.Random(f"{seed} {fault.name}"))
             strikes.append(strike(scene, fault, {number for each in strikes for number in each.left}))
@@ -88,30 +97,41 @@ def strike(scene: Scene, fault: Fault, given_up: set[int]) -> Strike:
     time.sleep(fault.hold)
     next(acting, None)
     this.mended = time.time()
-    settle(scene.stack, this, given_up)
+    this.helped = not settle(scene.stack, this, given_up) and needs_help(scene.stack)
+    if this.helped:
+        say(f"  helped: {sorted(this.left)[:20]} {scene.stack.ill()}")
+        scene.stack.compose("restart", "web", "worker", "worker-heavy", "beat")
+        this.mended = time.time()  # the backlog is this fault's, and not the next one's
+        settle(scene.stack, this, given_up)
     say(f"  over after {this.settled - this.struck:.1f} s, left undone: {len(this.left)}")
     return this
 
 
-def settle(stack: ChaosStack, this: Strike, given_up: set[int]) -> None:
-    """Wait until all that was taken before the fault was mended is done, and every service is well."""
-    still, moved = (STILL_PLAIN if stack.plain else STILL), time.time()
+def needs_help(stack: ChaosStack) -> bool:
+    """Ill, or with a backlog that does not go; what is lost only is gone, and nothing can be done."""
+    waiting = stack.in_redis()
+    return bool(stack.ill()) or waiting["default"] + waiting["heavy_tasks"] > BACKLOG
+
+
+def settle(stack: ChaosStack, this: Strike, given_up: set[int]) -> bool:
+    """Whether all that was taken before the fault was mended is done, and every service well, in time."""
+    still, began = (STILL_PLAIN if stack.plain else STILL), time.time()
+    moved = began
     while True:
         left = {number for number, at in stack.unfinished().items() if at < this.mended} - given_up
         moved = time.time() if left != this.left else moved
         this.left, this.settled = left, time.time()
         if not left and not stack.ill():
-            return
-        if this.settled - moved > still or this.settled - this.mended > SETTLE:
-            say(f"  given up: {sorted(left)[:20]} {stack.ill()}")
-            return
+            return True
+        if this.settled - moved > still or this.settled - began > SETTLE:
+            return False
         time.sleep(1)
 
 
 def record(stack: ChaosStack, producer: Producer, strikes: list[Strike], seed: int, began: float) -> Record:
-    def pairs(table: str, at: str) -> list[tuple[int, float]]:
-        rows = stack.sql(f"SELECT number, extract(epoch FROM {at}) AS at FROM {table} ORDER BY {at}")
-        return [(row["number"], row["at"]) for row in rows]
+    def pairs(table: str, key: str, at: str) -> list[tuple[Any, float]]:
+        rows = stack.sql(f"SELECT {key} AS key, extract(epoch FROM {at}) AS at FROM {table} ORDER BY {at}")
+        return [(row["key"], row["at"]) for row in rows]
 
     return Record(
         plain=stack.plain,
@@ -120,9 +140,10 @@ def record(stack: ChaosStack, producer: Producer, strikes: list[Strike], seed: i
         ended=time.time(),
         orders=producer.orders,
         strikes=strikes,
-        rows=dict(pairs("chaos_order", "created_at")),
-        effects=pairs("chaos_effect", "at"),
+        rows=dict(pairs("chaos_order", "number", "created_at")),
+        effects=pairs("chaos_effect WHERE number > 0", "number", "at"),
         mails=stack.mails(),
+        ticks=pairs("chaos_effect WHERE number = 0", "task_id", "at"),
         journal=stack.journal(),
         jobs=stack.jobs(),
         in_redis=stack.in_redis(),

@@ -67,10 +67,6 @@ class ChaosStack(Stack):
 
     # --- what faults act on -----------------------------------------------------------------------------------
 
-    def ill(self) -> dict[str, str]:
-        """Without a probe, running is as well as we know."""
-        return {service: health for service, health in super().ill().items() if health != "unchecked"}
-
     def tree(self, container: str) -> list[tuple[int, int, str]]:
         """(process id on the host, its parent's, command line) of a container's processes."""
         listed = docker("top", container, "-eo", "pid,ppid,args").stdout.splitlines()[1:]
@@ -106,12 +102,12 @@ class ChaosStack(Stack):
         mailed = {number for number, _ in self.mails()}
         return {row["number"]: row["at"] for row in rows if row["number"] not in mailed}
 
-    def journal(self) -> list[tuple[float, str, int]]:
-        """(when, event, order), in the order of time."""
+    def journal(self) -> list[tuple[float, str, int, str]]:
+        """(when, event, order, task's id), in the order of time."""
         lines = (
             line.split() for line in self.exec("web", "cat", "/var/lib/celeriac/chaos.journal").stdout.splitlines()
         )
-        return sorted((float(at), event, int(number)) for at, event, number in lines)
+        return sorted((float(at), event, int(number), task_id) for at, event, number, task_id in lines)
 
     def in_redis(self) -> dict[str, int]:
         """Key -> messages that nobody has taken, or nobody acknowledged."""

@@ -41,6 +41,19 @@ def test_the_admin_shows_the_feedback_and_the_task_with_its_arguments(stack: Sta
     assert result["worker"].startswith("default@")
 
 
+def test_the_job_of_a_feedback_says_how_it_went(stack: Stack, mail: MailServer) -> None:
+    mail.refuse = 1
+    answer = stack.give_feedback("Written down with its job.")
+    stack.delivered(answer.location)
+    feedback_id = urlsplit(answer.location).path.split("/")[2]
+
+    ended = f"SELECT * FROM celeriac_job WHERE args LIKE '%{feedback_id}%' AND finished_at IS NOT NULL"
+    (job,) = eventually(lambda: stack.sql(ended), what="its job has ended")  # a moment after the mail
+    assert (job["task"], job["state"]) == ("demos.feedback.tasks.send_feedback", "succeeded")
+    assert (job["attempts"], job["retries"], job["crashes"]) == (2, 1, 0)
+    assert job["id"] in stack.admin().get(f"/admin/feedback/feedback/{feedback_id}/change/").text
+
+
 def test_a_mail_server_that_refuses_twice_gets_the_mail_the_third_time(stack: Stack, mail: MailServer) -> None:
     mail.refuse = 2
     answer = stack.give_feedback("Third time lucky.")

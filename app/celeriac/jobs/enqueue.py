@@ -110,7 +110,7 @@ def job_of(app: Celery, name: str, message: task_message, options: dict[str, Any
 
 def arguments(headers: dict[str, Any]) -> str:
     """The arguments as text, as in a call."""
-    args = headers.get("argsrepr", "").removeprefix("(").removesuffix(")").removesuffix(",")
+    args = headers.get("argsrepr", "").strip("()[]").removesuffix(",")
     kwargs = headers.get("kwargsrepr", "")
     return args + (f", **{kwargs}" if kwargs != "{}" else "") if args else (kwargs if kwargs != "{}" else "")
 

@@ -1,5 +1,6 @@
 """A worker's part: claim a job before it is run, write down its end, and hold the lease in between."""
 
+import json
 import logging
 import os
 import socket
@@ -7,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from celery import states
-from celery.exceptions import Ignore, Retry
+from billiard.exceptions import WorkerLostError
+from celery import current_app, states
+from celery.app.task import Context
+from celery.exceptions import Ignore, Reject, Retry
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from kombu.utils.json import dumps, loads
@@ -39,8 +42,6 @@ UPDATE celeriac_job SET
     error = CASE WHEN state = 'returned' THEN error
         ELSE 'Its worker died, or lost Postgres, while it ran: ' || (crashes + 1) || ' of %(most)s times.' END
 WHERE state IN ('running', 'returned') AND """
-CRASHED = CRASH + "id = %(id)s"
-EXPIRED = CRASH + "lease_until < now() RETURNING id, state, message"
 
 #: Taken from a worker that stops, in the middle: no fault of the job.
 GIVE_BACK = """
@@ -108,7 +109,10 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     except LostLeaseError:
         logger.warning("the lease of %s was lost: what it wrote is rolled back", request.id)
         raise Ignore from None
-    except (OperationalError, InterfaceError):
+    except (OperationalError, InterfaceError, Reject) as error:
+        # Reject: `autoretry_for` could not even ask for its retry.
+        if isinstance(error, Reject) and not isinstance(error.reason, (OperationalError, InterfaceError)):
+            raise
         if connection.connection is not None and connection.is_usable():
             raise  # the task's own: a deadlock, a statement's timeout
         logger.warning("Postgres went away under %s: it is run again", request.id)
@@ -129,16 +133,33 @@ def claim_job(request: Any) -> Claim | None:
     return Claim(request.id, token, loads(result) if has_returned else None, has_returned)
 
 
-def crashed(job_id: str) -> None:
+def crashed(job_id: str) -> int:
     """The process that ran it died; a claim is not needed to say so."""
-    with connection.cursor() as cursor:
-        cursor.execute(CRASHED, {"id": job_id, "most": settings.JOBS_MAX_CRASHES})
+    return _crash("id = %(of)s", job_id)
 
 
-def crashed_worker(worker: str) -> None:
+def crashed_worker(worker: str) -> int:
     """The worker of this name was killed: a new one has just started under it."""
+    return _crash("worker = %(of)s", worker)
+
+
+def expired() -> int:
+    """Workers that gave no sign of life for the time of a lease."""
+    return _crash("lease_until < now()")
+
+
+def _crash(which: str, of: str = "") -> int:
+    """Returns how many jobs wait again, or have failed."""
     with connection.cursor() as cursor:
-        cursor.execute(CRASH + "worker = %(worker)s", {"worker": worker, "most": settings.JOBS_MAX_CRASHES})
+        values: dict[str, str | int] = {"of": of, "most": settings.JOBS_MAX_CRASHES}
+        cursor.execute(f"{CRASH}{which} RETURNING id, state, message", values)
+        jobs = cursor.fetchall()
+    for job_id, state, message in jobs:
+        if state == "failed":  # a chord, an errback or somebody with its id waits for a result, too
+            request = Context(json.loads(message)["headers"], delivery_info={})
+            error = WorkerLostError("Its worker died every time.")
+            current_app.backend.mark_as_failure(job_id, error, request=request)
+    return len(jobs)
 
 
 def put_off(job_id: str, seconds: int = 30) -> None:

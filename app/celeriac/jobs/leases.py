@@ -76,7 +76,7 @@ def renew_messages(consumer: Consumer) -> None:
             client.zadd(channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
 
 
-def quietly(function: Callable[[str], None], worker: str) -> None:
+def quietly(function: Callable[[str], object], worker: str) -> None:
     """What cannot be given back now waits for the lease's end."""
     try:
         function(worker)

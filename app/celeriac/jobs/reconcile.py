@@ -3,7 +3,6 @@
 Runs in the beat that leads, every few seconds; two at once do no harm, because a second delivery is dropped.
 """
 
-import json
 import logging
 import re
 import time
@@ -11,15 +10,12 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from billiard.exceptions import WorkerLostError
 from celery import Celery
-from celery.app.task import Context
-from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from celeriac.jobs.enqueue import PARK, publish, publisher
-from celeriac.jobs.execution import EXPIRED, LEASE
+from celeriac.jobs.execution import LEASE, expired
 from celeriac.models import Job
 
 logger = logging.getLogger(__name__)
@@ -87,20 +83,9 @@ class Reconciler:
         """Jobs whose worker gives no sign of life wait again; those that killed theirs too often have failed."""
         if self.postgres_since is None or time.monotonic() - self.postgres_since < LEASE:
             return
-        with connection.cursor() as cursor:
-            cursor.execute(EXPIRED, {"most": settings.JOBS_MAX_CRASHES})
-            expired = cursor.fetchall()
-        for job_id, state, message in expired:
-            if state == Job.State.FAILED:
-                self._tell(job_id, json.loads(message)["headers"])
-        if expired:
-            logger.warning("%d jobs are taken from workers that died", len(expired))
+        if count := expired():
+            logger.warning("%d jobs are taken from workers that died", count)
             self.suspicious = True  # what such a worker had fetched may be nowhere (BRPOP, then death)
-
-    def _tell(self, job_id: str, headers: dict[str, Any]) -> None:
-        """Store the failure as a result, too: a chord, an errback or somebody with its id waits for that."""
-        error = WorkerLostError("Its worker died every time.")
-        self.app.backend.mark_as_failure(job_id, error, request=Context(headers, delivery_info={}))
 
     def watch_redis(self) -> None:
         with publisher().batch():  # connects, and closes a connection that failed

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, current_app
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from kombu import Producer
@@ -17,9 +18,11 @@ from celeriac.models import ScheduleRun
 
 logger = logging.getLogger(__name__)
 
+#: What writing the row of a durable task raises.
+POSTGRES_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError)
 #: A message that was sent already is dropped by Redis itself. One whose answer was lost is sent again by the next
-#: look, seconds later; so this many seconds of memory are plenty.
-REMEMBERED = 600
+#: look, seconds later; a leader that was frozen in the middle of it, when it wakes up.
+REMEMBERED = 3600  # seconds
 SEND_ONCE = """
 if redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) then redis.call('LPUSH', KEYS[2], ARGV[2]) end"""
 
@@ -72,7 +75,7 @@ class Sender(Publisher):
                 self.app.tasks[task.task].apply_async(args, kwargs, **options)
             else:
                 self.app.send_task(task.task, args, kwargs, **options)
-        except BROKER_AWAY:
+        except BROKER_AWAY + POSTGRES_AWAY:
             raise
         except Exception as error:  # a row that is wrong is its own problem, and nobody else's
             run.error = f"{type(error).__name__}: {error}"
@@ -83,8 +86,8 @@ def message(task: PeriodicTask) -> tuple[list[Any], dict[str, Any], dict[str, An
     """Arguments, keyword arguments and options of ``apply_async`` for one run."""
     options = {name: getattr(task, name) for name in ("queue", "exchange", "routing_key", "priority")}
     options = {name: value for name, value in options.items() if value is not None}
-    if task.expires or task.expire_seconds:
-        options["expires"] = task.expires or task.expire_seconds
+    if task.expire_seconds:  # its end, `expires`, is of the schedule: a run that was due before it is run
+        options["expires"] = task.expire_seconds
     headers = json.loads(task.headers or "{}") | {"periodic_task_name": task.name}
     return json.loads(task.args or "[]"), json.loads(task.kwargs or "{}"), {**options, "headers": headers}
 

@@ -38,8 +38,12 @@ TAKE = """
 WITH due AS (
     SELECT * FROM unnest(%s::int[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::text[])
         AS due (id, due_at, next_run_at, kind, task_id)),
+free AS (  -- a row that somebody holds waits for the next look, and nobody for it
+    SELECT s.periodic_task_id AS id FROM celeriac_schedule s
+    JOIN django_celery_beat_periodictask p ON p.id = s.periodic_task_id JOIN due ON due.id = p.id
+    FOR NO KEY UPDATE OF s, p SKIP LOCKED),
 moved AS (
-    UPDATE celeriac_schedule SET next_run_at = due.next_run_at FROM due
+    UPDATE celeriac_schedule SET next_run_at = due.next_run_at FROM due JOIN free USING (id)
     WHERE periodic_task_id = due.id AND celeriac_schedule.next_run_at = due.due_at
     RETURNING periodic_task_id),
 taken AS (

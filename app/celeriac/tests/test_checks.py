@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from celery import current_app
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 

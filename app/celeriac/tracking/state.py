@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from celery import current_app, states
+from celery.exceptions import TimeLimitExceeded
 
 from celeriac.tracking import PROGRESS
 
@@ -68,4 +69,6 @@ def _progress(meta: Any) -> dict[str, Any]:
 
 
 def _error(result: Any) -> str:
+    if isinstance(result, TimeLimitExceeded):
+        return f"It took longer than {result.args[0]} seconds and was stopped."
     return f"{type(result).__name__}: {result}" if isinstance(result, BaseException) else str(result or "")

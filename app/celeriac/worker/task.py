@@ -6,7 +6,7 @@ from typing import Any
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import Reject
 
-from celeriac.jobs import execution, matches
+from celeriac.jobs import execution, is_durable, matches
 from celeriac.jobs.enqueue import together
 
 
@@ -23,6 +23,16 @@ class Task(DjangoTask):
         if cls.durable or matches(cls.name):
             cls.__call__ = call_job  # type: ignore[method-assign]
             cls.Request = "celeriac.jobs.request:Request"
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """Celery's; but a durable task's row is part of the transaction: only its message waits for the commit."""
+        if is_durable(self.app, self.name):
+            self.apply_async(*args, **kwargs)
+        else:
+            super().apply_async_on_commit(*args, **kwargs)
 
     def delay_many(self, arguments: Iterable[Sequence[Any]], **options: Any) -> list[str]:
         """``apply_async(args, **options)`` for each, as one statement and one round trip; returns the ids."""

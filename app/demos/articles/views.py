@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from celeriac.broker import BROKER_AWAY
 from celeriac.models import TrackedTask
 from celeriac.tracking import track
 from celeriac.tracking.state import state_of
@@ -19,7 +20,7 @@ from demos import throttle
 from demos.articles.forms import ArticleForm, EditForm
 from demos.articles.models import Article
 from demos.articles.tasks import ABBREVIATIONS, expand_abbreviations, overwrite_with_stale
-from demos.feedback.tasks import BROKER_AWAY
+from demos.posting import post_or_go_to
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def texts(request: HttpRequest, pk: UUID) -> HttpResponse:
     return render(request, "articles/texts.html", {"article": article})
 
 
-@require_POST
+@post_or_go_to("articles:index")
 def commit(request: HttpRequest) -> HttpResponse:
     """Make an article and queue its task in one transaction, in the wrong way or in the right one."""
     way = request.POST.get("way", "")

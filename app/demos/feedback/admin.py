@@ -8,8 +8,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import truncatechars
 
+from demos.feedback import tasks
 from demos.feedback.models import Feedback
-from demos.feedback.tasks import BROKER_AWAY, send_feedback
 
 
 @admin.register(Feedback)
@@ -43,20 +43,11 @@ class FeedbackAdmin(admin.ModelAdmin):
     @admin.action(description="Send again", permissions=["change"])
     def send_again(self, request: HttpRequest, queryset: QuerySet[Feedback]) -> None:
         chosen = {feedback.pk: feedback for feedback in queryset}
-        again: list[Feedback] = []
-        try:
-            with transaction.atomic():
-                # Locked rows are skipped: a worker is sending those at this moment.
-                waiting = Feedback.objects.filter(pk__in=chosen, delivered_at=None)
-                again += waiting.select_for_update(skip_locked=True)
-                for feedback in again:
-                    send_feedback.delay_on_commit(str(feedback.pk))
-                Feedback.objects.filter(pk__in=[feedback.pk for feedback in again]).update(
-                    failed_at=None, error="", task_id=""
-                )
-        except BROKER_AWAY:
-            self.message_user(request, "The queue cannot be reached. Nothing is lost: send them later.", messages.ERROR)
-            return
+        with transaction.atomic():
+            # Locked rows are skipped: a worker is sending those at this moment.
+            waiting = Feedback.objects.filter(pk__in=chosen, delivered_at=None)
+            again = list(waiting.select_for_update(skip_locked=True))
+            tasks.send_again(again)
         if again:
             self.message_user(request, f"Queued again: {len(again)}.", messages.SUCCESS)
         if skipped := [str(chosen[pk]) for pk in chosen.keys() - {feedback.pk for feedback in again}]:

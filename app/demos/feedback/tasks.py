@@ -1,5 +1,6 @@
 """The work behind the form: one mail for each feedback, tried until the mail server takes it."""
 
+from collections.abc import Sequence
 from smtplib import SMTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,13 +11,10 @@ from django.core.mail import EmailMessage
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 from django.utils import timezone
-from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
 
+from celeriac.jobs import operate
 from demos.feedback.models import Feedback
 
-#: What queueing a task raises when Redis is away, full or too slow; the last when it keeps the results too.
-BROKER_AWAY = (KombuError, RedisError, RuntimeError)
 #: What passes by itself: a mail server, a network or a database that is away or busy for a while.
 PASSING = (OSError, SMTPException, OperationalError, InterfaceError)
 
@@ -33,6 +31,7 @@ def give_up(self: Task, exc: Exception, task_id: str, args: Any, kwargs: Any, ei
 # arriving all at once when it does.
 @shared_task(
     bind=True,
+    durable=True,  # not atomic: the mail is no part of a transaction
     on_failure=give_up,  # not a base class: the app's own Task class stays in place
     autoretry_for=PASSING,
     max_retries=8,
@@ -46,14 +45,22 @@ def send_feedback(self: Task, feedback_id: str) -> None:
     Takes an id and no object: the message stays small, and the row is read as it is now.
     """
     feedback = Feedback.objects.filter(pk=feedback_id, delivered_at=None)
-    # A queue delivers at least once. Delivered or deleted already: nothing is left to do.
+    # A crash in the middle is followed by another attempt. Delivered or deleted already: nothing is left to do.
     if not feedback.update(task_id=self.request.id, attempts=F("attempts") + 1):
         return
     with transaction.atomic():
-        # A second worker with the same message waits here, and then finds the mail delivered.
+        # Another job for it, or a worker that was taken for dead, waits here, and then finds the mail delivered.
         if waiting := feedback.select_for_update().first():
             mail(waiting).send()
             feedback.update(delivered_at=timezone.now(), failed_at=None, error="")
+
+
+def send_again(feedback: Sequence[Feedback]) -> None:
+    """Each by its job that failed; where there is none, by a new one."""
+    with transaction.atomic():
+        failed = {job.id for job in operate.retry([each.task_id for each in feedback])}
+        send_feedback.delay_many([[str(each.pk)] for each in feedback if each.task_id not in failed])
+        Feedback.objects.filter(pk__in=[each.pk for each in feedback]).update(failed_at=None, error="", task_id="")
 
 
 def mail(feedback: Feedback) -> EmailMessage:

@@ -1,6 +1,5 @@
 """The form, and the page on which its sender watches what becomes of it."""
 
-import logging
 from typing import Any
 
 from django.db import transaction
@@ -14,9 +13,7 @@ from django.views.generic import CreateView, DetailView
 from demos import throttle
 from demos.feedback.forms import FeedbackForm
 from demos.feedback.models import Feedback
-from demos.feedback.tasks import BROKER_AWAY, send_feedback
-
-logger = logging.getLogger(__name__)
+from demos.feedback.tasks import send_feedback
 
 
 class FeedbackCreate(CreateView):
@@ -30,14 +27,11 @@ class FeedbackCreate(CreateView):
             response["Retry-After"] = str(seconds)
             return response
         feedback = form.save(commit=False)
-        try:
-            with transaction.atomic():
-                feedback.save()
-                # Queued when the row is committed: a quick worker would not find it before.
-                send_feedback.delay_on_commit(str(feedback.pk))
-        except BROKER_AWAY:
-            # The row is committed, so nothing is lost and the visitor need not know; staff can send it again.
-            logger.exception("feedback %s is saved, but could not be queued", feedback.pk)
+        with transaction.atomic():
+            feedback.save()
+            # Durable, so the task is a row of this transaction, too: both are there, or neither is. Its message goes
+            # to Redis after the commit, or when Redis is back; the visitor waits for neither.
+            send_feedback.delay(str(feedback.pk))
         return redirect("feedback:detail", feedback.pk)
 
     def form_invalid(self, form: ModelForm) -> HttpResponse:

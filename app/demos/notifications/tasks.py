@@ -35,11 +35,12 @@ RETRIES: dict[str, Any] = {
 # --- A campaign --------------------------------------------------------------------------------------------
 
 
-@shared_task(bind=True, **RETRIES)
+@shared_task(bind=True, durable=True, **RETRIES)
 def send_campaign(self: Task, campaign_id: str) -> str:
     """Mail everybody who waits in the campaign with this id.
 
-    Each mail is recorded as soon as it is sent, so every attempt goes on where the last one stopped.
+    Not ``atomic``, as mails are no part of a transaction: each is recorded as soon as it is sent, so every attempt
+    goes on where the last one stopped.
     """
     recipients = Recipient.objects.filter(campaign__id=campaign_id)
     waiting = list(recipients.filter(sent_at=None, refused="").values_list("pk", flat=True))
@@ -62,7 +63,7 @@ def send_campaign(self: Task, campaign_id: str) -> str:
 def send(recipient_id: int, connection: BaseEmailBackend) -> str:
     """Send this one's mail and record it; returns why the mail server wants it later, if so."""
     with undisturbed(), transaction.atomic():
-        # Another worker with the same message is sending the locked ones; no two mail the same person.
+        # Another job, or a worker that was taken for dead, is sending the locked ones; no two mail the same person.
         recipient = (
             Recipient.objects.select_for_update(skip_locked=True, of=("self",))
             .select_related("campaign")
@@ -128,14 +129,14 @@ def message_id(name: str) -> str:
 # --- Every morning -----------------------------------------------------------------------------------------
 
 
-@shared_task(bind=True, **RETRIES)
+@shared_task(bind=True, durable=True, **RETRIES)
 def daily_message(self: Task) -> str:
     """Tell the site's owner what was sent since yesterday."""
     sent = Recipient.objects.filter(sent_at__gt=timezone.now() - timedelta(days=1)).count()
     waiting = Recipient.objects.filter(sent_at=None, refused="").count()
     body = f"Good morning.\n\nMails sent in the last 24 hours: {sent}\nMails that wait: {waiting}\n"
     message = EmailMessage("Good morning", body, to=[own_mailbox()])
-    message.extra_headers["Message-ID"] = message_id(f"daily-{self.request.id}")
+    message.extra_headers["Message-ID"] = message_id(f"daily-{self.request.id}")  # the same at every attempt
     message.send()
     return body
 

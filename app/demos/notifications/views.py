@@ -12,14 +12,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_celery_beat.models import PeriodicTask
 
+from celeriac.broker import BROKER_AWAY
+from celeriac.jobs import operate
 from celeriac.models import TrackedTask
+from celeriac.schedules.words import when
 from celeriac.tracking import track
 from celeriac.tracking.state import state_of
 from demos import throttle
-from demos.feedback.tasks import BROKER_AWAY
 from demos.notifications.forms import CampaignForm
 from demos.notifications.models import Campaign, Recipient
 from demos.notifications.tasks import daily_message, polite, send_campaign, stubborn
+from demos.posting import post_or_go_to
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ WORK, SOFT_LIMIT, HARD_LIMIT = 20, 2, 4
 LIMITED = {"polite": (polite, "Ends at the soft limit"), "stubborn": (stubborn, "Killed by the hard limit")}
 FIRST = {"subject": "We open on Monday", "text": "Come and see us.", "addresses": "ada@example.org\ngrace@example.net"}
 TOO_MANY = "That is a lot for one minute. Nothing is lost: try again in {} s."
-AWAY = "The queue cannot be reached just now."
+AWAY = "The queue cannot be reached just now. Nothing was started: try again in a minute."
 
 
 @never_cache
@@ -44,7 +47,7 @@ def index(request: HttpRequest) -> HttpResponse:
         addresses = form.cleaned_data.pop("addresses")
         campaign = Campaign.objects.create(**form.cleaned_data, **Campaign.owner(request))
         Recipient.objects.bulk_create(Recipient(campaign=campaign, email=address) for address in addresses)
-    queue(request, campaign)
+        queue(request, campaign)
     return redirect("notifications:campaign", campaign.pk)
 
 
@@ -67,29 +70,29 @@ def recipients(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 @require_POST
 def send_the_rest(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """A new task for those who wait. Nobody is mailed twice, even while the old one is still at it."""
+    """For those who wait when it has failed."""
     campaign = get_object_or_404(Campaign.objects.owned_by(request), pk=pk)
     if seconds := throttle.seconds_to_wait(request, "notifications"):
         messages.error(request, TOO_MANY.format(seconds))
         return wait(show_campaign(request, campaign), seconds)
-    if campaign.waiting().exists():
+    now = recipients_of(campaign)
+    if now["waiting"] and not now["under_way"]:
         queue(request, campaign)
     return redirect("notifications:campaign", campaign.pk)
 
 
 def queue(request: HttpRequest, campaign: Campaign) -> None:
-    try:
-        with transaction.atomic():
-            campaign.task_id = track(request, f"Mail to {campaign.recipients.count()} people")
-            campaign.save(update_fields=["task_id"])
-            send_campaign.apply_async_on_commit([str(campaign.pk)], task_id=campaign.task_id)
-    except BROKER_AWAY:
-        logger.exception("campaign %s is saved, but could not be queued", campaign.pk)
-        Campaign.objects.filter(pk=campaign.pk).update(task_id="")
-        messages.error(request, f"{AWAY} Everything is saved: send it in a minute, with the button below.")
+    """Begin to send, in the caller's transaction; if it failed before, by the same job."""
+    with transaction.atomic():
+        again = operate.retry([campaign.task_id])
+        label = f"Mail to {campaign.recipients.count()} people"
+        campaign.task_id = track(request, label, campaign.task_id if again else "")
+        campaign.save(update_fields=["task_id"])
+        if not again:
+            send_campaign.apply_async([str(campaign.pk)], task_id=campaign.task_id)
 
 
-@require_POST
+@post_or_go_to("notifications:index")
 def limits(request: HttpRequest) -> HttpResponse:
     """Start a task of 20 seconds that may take two, and gets four."""
     name = request.POST.get("task", "")
@@ -105,7 +108,7 @@ def limits(request: HttpRequest) -> HttpResponse:
     except BROKER_AWAY:
         logger.exception("task %s could not be queued", task_id)
         TrackedTask.objects.filter(task_id=task_id).delete()
-        messages.error(request, f"{AWAY} Nothing was started: try again in a minute.")
+        messages.error(request, AWAY)
     return redirect("notifications:index")
 
 
@@ -146,7 +149,10 @@ def show_index(request: HttpRequest, form: CampaignForm | None = None) -> HttpRe
         "work": WORK,
         "soft_limit": SOFT_LIMIT,
         "hard_limit": HARD_LIMIT,
-        "schedules": PeriodicTask.objects.filter(task=daily_message.name),
+        "schedules": [
+            {"name": schedule.name, "words": when(schedule), "enabled": schedule.enabled}
+            for schedule in PeriodicTask.objects.filter(task=daily_message.name)
+        ],
     }
     return render(request, "notifications/index.html", context)
 

@@ -12,9 +12,9 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.generic import DetailView, FormView
 
+from celeriac.broker import BROKER_AWAY
 from celeriac.tracking import track
 from demos import throttle
-from demos.feedback.tasks import BROKER_AWAY
 from demos.pages.forms import PagesForm
 from demos.pages.models import Batch, Page, summary_of
 from demos.pages.tasks import read_pages

@@ -10,6 +10,7 @@ from django.db.models.signals import post_delete
 from django.dispatch import receiver
 from django.utils.text import slugify
 
+from celeriac.jobs import operate
 from celeriac.models import Owned
 from celeriac.tracking.state import state_of
 
@@ -35,7 +36,7 @@ class Upload(Owned):
     size = models.BigIntegerField()
     file = models.FileField(upload_to=stored_name)
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
-    #: Written once its message is queued, so an empty one means: nothing is under way, it can be started.
+    #: Its job's; the one that its owner watches.
     task_id = models.CharField(max_length=255, blank=True)
     done_at = models.DateTimeField(null=True, blank=True)
     summary = models.CharField(max_length=200, blank=True)
@@ -52,22 +53,20 @@ class Upload(Owned):
 
     @property
     def state(self) -> str:
-        """``waiting``, ``working``, ``done`` or ``failed``."""
+        """``working``, ``done`` or ``failed``."""
         # The row first: it is right for ever, while results expire and their backend may be away.
         if self.done_at:
             return "done"
         if self.failed_at:
             return "failed"
-        if not self.task_id:
-            return "waiting"
-        try:  # a worker that was killed could not write the row
+        try:  # a task that kills its workers, or is cancelled, cannot write the row
             return "failed" if state_of(self.task_id).word in {"failed", "cancelled"} else "working"
-        except Exception:  # any backend, any driver: what the row knows is that it was queued
+        except Exception:  # any backend, any driver: what the row knows is that it was started
             return "working"
 
     @property
     def startable(self) -> bool:
-        return self.state in {"waiting", "failed"} and not self.file_at_fault
+        return self.state == "failed" and not self.file_at_fault
 
     @property
     def result_path(self) -> Path:
@@ -93,3 +92,9 @@ def delete_files(instance: Upload, **kwargs: Any) -> None:
         instance.result_path.unlink(missing_ok=True)
 
     transaction.on_commit(delete)
+
+
+@receiver(post_delete, sender=Upload)
+def cancel_job(instance: Upload, **kwargs: Any) -> None:
+    """There is nothing left to do for it; one that failed would be kept for ever, to be run again."""
+    operate.cancel([instance.task_id], "The upload was deleted.")

@@ -1,6 +1,5 @@
 """The work behind an upload, on the queue heavy_tasks; and the end of old ones."""
 
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,16 +15,14 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
+from celeriac.jobs import operate
 from celeriac.models import TrackedTask
 from celeriac.tracking import Progress
-from demos.feedback.tasks import BROKER_AWAY
 from demos.uploads.errors import FileError
 from demos.uploads.limits import KEEP_FOR
 from demos.uploads.models import Upload, folder
 from demos.uploads.summary import Report, summarise
 from demos.uploads.thumbnail import make_thumbnail
-
-logger = logging.getLogger(__name__)
 
 #: What passes by itself: a disk or a database that is away, busy or full for a while.
 PASSING = (OSError, OperationalError, InterfaceError)
@@ -36,26 +33,25 @@ WORK: dict[str, Callable[[Path, IO[bytes], Report], str]] = {
 BATCH = 500
 
 
-def start(upload: Upload) -> bool:
-    """Queue the work on this upload, or say that the queue cannot be reached: then it waits, and loses nothing."""
-    task_id = uuid()
-    try:
-        with transaction.atomic():
-            owner = {"user": upload.user, "visitor": upload.visitor}  # staff may start it, but do not own it
-            TrackedTask.objects.create(task_id=task_id, label=f"Processing {upload.name}"[:200], **owner)
-            Upload.objects.filter(pk=upload.pk).update(task_id="", failed_at=None, error="")
-            heavy_process.apply_async_on_commit([str(upload.pk)], task_id=task_id)
-    except BROKER_AWAY:
-        logger.exception("upload %s is kept, but could not be queued", upload.pk)
-        return False
-    Upload.objects.filter(pk=upload.pk).update(task_id=task_id)
-    return True
+def start(upload: Upload) -> None:
+    """Begin the work on this upload; if it failed before, by the same job, whose id its owner watches.
+
+    The job is durable, so it is written in the transaction of the caller. Redis may be away.
+    """
+    with transaction.atomic():
+        if not operate.retry([upload.task_id]):
+            upload.task_id = uuid()
+            heavy_process.apply_async([str(upload.pk)], task_id=upload.task_id)
+        owner = {"user": upload.user, "visitor": upload.visitor}  # staff may start it, but do not own it
+        label = f"Processing {upload.name}"[:200]
+        TrackedTask.objects.get_or_create(task_id=upload.task_id, defaults={"label": label, **owner})
+        Upload.objects.filter(pk=upload.pk).update(task_id=upload.task_id, failed_at=None, error="")
 
 
 def record_failure(upload_id: str, task_id: str, error: Exception) -> None:
     """The row keeps why; unless the file is at fault, its owner and staff can start it again."""
     at_fault = isinstance(error, FileError)
-    Upload.objects.filter(pk=upload_id, done_at=None, task_id__in=["", task_id]).update(
+    Upload.objects.filter(pk=upload_id, done_at=None, task_id=task_id).update(
         failed_at=timezone.now(),
         error=str(error) if at_fault else f"It could not be processed: {type(error).__name__}: {error}",
         file_at_fault=at_fault,
@@ -68,6 +64,7 @@ def give_up(self: Task, exc: Exception, task_id: str, args: Any, kwargs: Any, ei
 
 @shared_task(
     bind=True,
+    durable=True,  # not atomic: its file is no part of a transaction
     on_failure=give_up,
     throws=(FileError,),  # a visitor's mistake is no traceback in our logs
     autoretry_for=PASSING,
@@ -78,9 +75,8 @@ def give_up(self: Task, exc: Exception, task_id: str, args: Any, kwargs: Any, ei
 )
 def heavy_process(self: Task, upload_id: str) -> str:
     """Make the result of this upload. Run twice, it makes the same result again and replaces the first whole."""
-    upload = Upload.objects.filter(pk=upload_id).first()
-    # A queue delivers at least once; started again, the older message has nothing to do.
-    if not upload or upload.done_at or upload.task_id not in {"", self.request.id}:
+    upload = Upload.objects.filter(pk=upload_id, done_at=None, task_id=self.request.id).first()
+    if not upload:  # an attempt after a crash may find it done or deleted; or begun by another job since
         return "nothing to do"
     try:
         summary = process(upload, Progress(self, total=upload.size).report)

@@ -4,6 +4,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -54,8 +55,9 @@ def receive(request: HttpRequest, handler: SpoolHandler) -> HttpResponse:
         return page(request, form)
     file = form.cleaned_data["file"]
     upload = Upload(name=file.name, kind=form.kind, size=file.size, file=file, **Upload.owner(request))
-    upload.save()  # moves the file: it was written to the same volume
-    start(upload)  # should the queue be away, the page says that it waits
+    with transaction.atomic():
+        upload.save()  # moves the file: it was written to the same volume
+        start(upload)
     return redirect("uploads:index")
 
 

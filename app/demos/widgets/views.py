@@ -11,12 +11,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_safe
 
+from celeriac.broker import BROKER_AWAY
 from celeriac.models import TrackedTask
 from celeriac.tracking.state import TaskState, state_of
 from demos import throttle
-from demos.feedback.tasks import BROKER_AWAY
+from demos.posting import post_or_go_to
 from demos.widgets import calls, tasks
 from demos.widgets.forms import CallForm, LookupForm, WidgetForm
 from demos.widgets.models import Widget
@@ -58,7 +59,7 @@ def look_up(task_id: str) -> dict[str, Any]:
     return facts
 
 
-@require_POST
+@post_or_go_to("widgets:index")
 def call(request: HttpRequest) -> HttpResponse:
     form = CallForm(request, request.POST)
     if not form.is_valid():
@@ -70,17 +71,17 @@ def call(request: HttpRequest) -> HttpResponse:
     )
 
 
-@require_POST
+@post_or_go_to("widgets:index")
 def debug(request: HttpRequest) -> HttpResponse:
     return start(request, lambda: calls.debug(request))
 
 
-@require_POST
+@post_or_go_to("widgets:index")
 def rush(request: HttpRequest) -> HttpResponse:
     return start(request, lambda: calls.rush(request))
 
 
-@require_POST
+@post_or_go_to("widgets:index")
 def make(request: HttpRequest) -> HttpResponse:
     form = WidgetForm(request, request.POST)
     if not form.is_valid():

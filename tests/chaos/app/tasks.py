@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Task, shared_task
-from celery.signals import task_postrun
+from celery.signals import before_task_publish, task_postrun
 from chaos.models import Effect
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -16,23 +16,29 @@ from django.core.mail import EmailMessage
 JOURNAL = Path(settings.STATE_DIR) / "chaos.journal"
 
 
-def note(event: str, number: int) -> None:
+def note(event: str, number: int, task_id: str) -> None:
     with JOURNAL.open("a") as journal:
-        journal.write(f"{time.time():.3f} {event} {number}\n")
+        journal.write(f"{time.time():.3f} {event} {number} {task_id}\n")
 
 
 def begin(task: Task, number: int) -> None:
     task.request.began = True
-    note("began", number)
+    note("began", number, task.request.id)
 
 
 @task_postrun.connect
-def end(task: Task, args: list[Any], state: str, **kwargs: Any) -> None:
+def end(task: Task, task_id: str, args: list[Any], state: str, **kwargs: Any) -> None:
     """``dropped`` is a delivery whose body was not run, ``undone`` one whose body was rolled back."""
     if task.name.startswith("chaos."):
         began = getattr(task.request, "began", False)
         words = {"SUCCESS": "done", "IGNORED": "undone" if began else "dropped"}
-        note(words.get(state, state.lower()), args[0])
+        note(words.get(state, state.lower()), args[0], task_id)
+
+
+@before_task_publish.connect(sender="chaos.tasks.tick")
+def sent(headers: dict[str, Any], **kwargs: Any) -> None:
+    """Of beat, whose every run is to be there once; ours may publish one again, under its id."""
+    note("sent", 0, headers["id"])
 
 
 def write(task: Task, number: int, seconds: float) -> None:
@@ -67,7 +73,7 @@ def mail(self: Task, number: int, seconds: float) -> None:
 @shared_task(bind=True, durable=True, atomic=True)
 def greedy(self: Task, number: int, seconds: float) -> None:
     """Takes memory without end, the first time that it runs; then it has its effect."""
-    first, taken = f" began {number}\n" not in JOURNAL.read_text(), []
+    first, taken = f" began {number} " not in JOURNAL.read_text(), []
     begin(self, number)
     while first:
         taken.append(bytearray(16 << 20))

@@ -1,6 +1,6 @@
 """Durable tasks that do what a task seldom does; for test_failures.py, run by real workers."""
 
-from celery import Task, shared_task
+from celery import shared_task
 from celery.exceptions import Ignore
 from django.db import connection
 
@@ -22,11 +22,3 @@ def session_ends(path: str) -> None:
         cursor.execute("INSERT INTO effects (name) VALUES ('once')")
         if len(open(path).readlines()) == 1:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-
-
-@shared_task(durable=True, bind=True)
-def is_replaced(self: Task, path: str) -> None:
-    """Has another task do its work."""
-    from tests.tasks import durable
-
-    raise self.replace(durable.s(path, "other"))

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from billiard.exceptions import WorkerLostError
 from celery import current_app, shared_task
+from celery._state import _task_stack
 from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 from django.db import OperationalError, connection, transaction
@@ -63,12 +64,12 @@ def effect_and_end(task):
     return "returned"
 
 
-@shared_task(bind=True, durable=True, atomic=True, max_retries=3, name="claims.atomic")
+@shared_task(bind=True, durable=True, atomic=True, max_retries=3, track_started=False, name="claims.atomic")
 def atomic(self):
     return effect_and_end(self)
 
 
-@shared_task(bind=True, durable=True, max_retries=3, name="claims.not_atomic")
+@shared_task(bind=True, durable=True, max_retries=3, track_started=False, name="claims.not_atomic")
 def not_atomic(self):
     return effect_and_end(self)
 
@@ -128,6 +129,7 @@ class Worker(threading.Thread):
         """What Celery's tracer does of it."""
         task.push_request(**self.message, hostname=self.hostname, called_directly=False, args=[], kwargs={})
         self.request = task.request_stack.top
+        _task_stack.push(task)
         try:
             self.pause("fetched")
             try:
@@ -141,6 +143,7 @@ class Worker(threading.Thread):
             self.pause("returned")
             execution.succeed(self.request, result)
         finally:
+            _task_stack.pop()
             task.pop_request()
 
 
@@ -297,7 +300,7 @@ class Jobs(RuleBasedStateMachine):
             if index:  # Redis has it still, in ``unacked``
                 bag.messages.append(worker.message)
             if how == "killed, restarted":
-                execution.give_back(worker.hostname)
+                execution.crashed_worker(worker.hostname)
 
     def main_process_ends(self, worker, time_limit):
         """Before it runs: revoked, or expired. In the body: its time limit, or out of memory, which comes later, too."""
@@ -473,7 +476,7 @@ def test_whatever_happens_no_job_is_lost_and_each_has_one_effect(model):
     run_state_machine_as_test(
         Jobs,
         settings=settings(
-            max_examples=200,
+            max_examples=120,
             stateful_step_count=40,
             deadline=None,
             database=None,

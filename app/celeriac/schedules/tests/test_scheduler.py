@@ -484,6 +484,24 @@ def test_a_row_that_turns_bad_between_two_looks_stops_no_other(queue, beat):
     assert [message.headers["periodic_task_name"] for message in queue()] == ["good"]
 
 
+def test_a_row_that_somebody_holds_stops_no_other(queue, beat):
+    held = every(3600, ago=3605, name="held")
+    every(3600, ago=3605, name="free")
+    beat.planner.refresh()
+    other = connections.create_connection("default")
+    other.set_autocommit(False)
+    with other.cursor() as cursor:
+        cursor.execute("UPDATE django_celery_beat_periodictask SET description = 'x' WHERE id = %s", [held.pk])
+
+    beat.tick()
+    assert [message.headers["periodic_task_name"] for message in queue()] == ["free"]
+
+    other.rollback()
+    other.close()
+    beat.tick()
+    assert [message.headers["periodic_task_name"] for message in queue()] == ["held"]
+
+
 # --- Alive -----------------------------------------------------------------------------------------------------
 
 

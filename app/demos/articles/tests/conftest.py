@@ -4,7 +4,6 @@ import pytest
 from celery import current_app
 
 from demos.articles.models import Article
-from demos.feedback.tests.conftest import broker_away  # noqa: F401
 
 BEFORE = "FYI: MyCorp needs this."
 EDITED = "FYI: MyCorp needs this, and cake."

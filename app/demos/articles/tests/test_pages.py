@@ -105,8 +105,10 @@ def test_an_article_outlives_the_record_of_its_tasks(client, article, queued):
     assert "hx-get" not in words(response)
 
 
-@pytest.mark.usefixtures("broker_away")
-def test_while_the_broker_is_away_the_page_says_so_and_shows_no_task_that_never_comes(client, article):
+@pytest.mark.parametrize("away", [["broker_away"], ["broker_away", "results_away"]], ids=" and ".join)
+def test_while_the_broker_is_away_the_page_says_so_and_shows_no_task_that_never_comes(client, article, away, request):
+    for fixture in away:
+        request.getfixturevalue(fixture)
     started = client.post(f"/articles/{article.pk}/start/", follow=True)
     assert "The queue cannot be reached just now" in words(started)
     assert 'class="task' not in words(started)

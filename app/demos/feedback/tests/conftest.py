@@ -1,13 +1,10 @@
-"""A real mail server that can be busy, one that is away, and a broker that is away."""
-
-import socket
-from contextlib import closing
+"""A real mail server that can be busy, one that is away, and a look into the queue."""
 
 import pytest
 from aiosmtpd.controller import Controller
 from celery import current_app
-from celery.backends.redis import RedisBackend
 
+from demo.servers import free_port
 from demos.feedback.models import Feedback
 from demos.feedback.tasks import send_feedback
 
@@ -26,12 +23,6 @@ class MailServer:
             return "451 Busy, come again"
         self.mails.append(envelope)
         return "250 OK"
-
-
-def free_port():
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -56,24 +47,6 @@ def mail_server(smtp):
 @pytest.fixture
 def feedback(db):
     return Feedback.objects.create(email="mina@example.org", message="The new search is quick.")
-
-
-@pytest.fixture
-def broker_away(monkeypatch):
-    """Tasks are sent to a port where nobody listens, as while Redis restarts."""
-    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", f"redis://127.0.0.1:{free_port()}/0")
-    monkeypatch.setattr(current_app, "_pool", None)
-    monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
-
-
-@pytest.fixture
-def results_away(monkeypatch):
-    """Results are in a Redis that does not answer."""
-    policy = {"retry_policy": {"max_retries": 1, "interval_start": 0}}
-    monkeypatch.setitem(current_app.conf.changes, "result_backend_transport_options", policy)
-    backend = RedisBackend(app=current_app, url=f"redis://127.0.0.1:{free_port()}/0")
-    backend.always_retry = False
-    monkeypatch.setattr(current_app, "_backend_cache", backend)
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from django.db import connection, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from celeriac.models import Job
 from demos.feedback.models import Feedback
+from demos.feedback.tasks import send_feedback
 
 LIST = "/admin/feedback/feedback/"
 
@@ -70,9 +72,23 @@ def test_what_a_worker_is_sending_just_now_is_left_to_it(staff, feedback, queued
 
 
 @pytest.mark.django_db(transaction=True)
+def test_it_is_sent_again_by_the_job_that_failed_so_none_is_left_behind(staff, feedback, queued):
+    job_id = send_feedback.delay(str(feedback.pk)).id
+    queued()
+    Job.objects.update(state="failed", error="SMTPException: no", finished_at=timezone.now())
+    Feedback.objects.update(failed_at=timezone.now(), error="SMTPException: no", task_id=job_id)
+
+    send_again(staff("view", "change"), feedback)
+
+    assert queued() == [[str(feedback.pk)]]
+    assert [(job.pk, job.state) for job in Job.objects.all()] == [(job_id, "waiting")]
+
+
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("broker_away")
-def test_staff_are_told_when_the_broker_is_away(staff, feedback):
-    assert "The queue cannot be reached. Nothing is lost" in send_again(staff("view", "change"), feedback)
+def test_it_can_be_sent_again_while_the_broker_is_away(staff, feedback):
+    assert "Queued again: 1." in send_again(staff("view", "change"), feedback)
+    assert Job.objects.get().state == "waiting"
 
 
 @pytest.mark.django_db(transaction=True)

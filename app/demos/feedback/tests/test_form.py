@@ -2,13 +2,16 @@
 
 import html
 import re
+import time
 import uuid
 
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from celeriac.models import Job
 from demos.feedback.models import Feedback
 
 pytestmark = pytest.mark.usefixtures("_no_posts_yet")
@@ -26,9 +29,12 @@ def test_a_feedback_is_saved_and_its_id_queued_once_it_is_committed(client, queu
     assert queued() == [[str(feedback.pk)]]
 
 
-def test_nothing_is_queued_before_the_commit(client, queued, django_capture_on_commit_callbacks):
+def test_its_job_is_written_with_it_and_nothing_is_queued_before_the_commit(
+    client, queued, django_capture_on_commit_callbacks
+):
     with django_capture_on_commit_callbacks() as callbacks:
         client.post("/feedback/", FORM)
+        assert Job.objects.get().args == f"'{Feedback.objects.get().pk}'"
         assert queued() == []
 
     callbacks[0]()
@@ -36,15 +42,31 @@ def test_nothing_is_queued_before_the_commit(client, queued, django_capture_on_c
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("broker_away")
-def test_a_feedback_is_saved_even_when_the_broker_is_away(client, caplog):
-    response = client.post("/feedback/", FORM, follow=True)
+def test_a_feedback_whose_transaction_is_rolled_back_leaves_no_job(client, queued):
+    with transaction.atomic():
+        client.post("/feedback/", FORM)
+        transaction.set_rollback(True)
 
-    feedback = Feedback.objects.get()
-    assert response.status_code == 200
-    assert feedback.state == "queued"
-    assert "Saved, and waiting for a worker" in response.content.decode()
-    assert f"feedback {feedback.pk} is saved, but could not be queued" in caplog.text
+    assert not Job.objects.exists()
+    assert queued() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_feedback_is_mailed_although_redis_was_away_when_it_was_sent(
+    client, app, broker, start_worker, ended, mail_server, settings
+):
+    broker.stop()
+    began = time.monotonic()
+    page = client.post("/feedback/", FORM, follow=True).content.decode()
+    assert time.monotonic() - began < 3
+    assert "Saved, and waiting for a worker" in page
+
+    broker.start()
+    start_worker("-c", "1", EMAIL_URL=f"smtp://127.0.0.1:{settings.EMAIL_PORT}")
+
+    assert ended(Job.objects.get().pk).state == "succeeded"
+    assert Feedback.objects.get().state == "delivered"
+    assert len(mail_server.mails) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -52,6 +74,7 @@ def test_a_feedback_is_saved_even_when_the_broker_is_away(client, caplog):
 def test_a_feedback_is_saved_even_when_broker_and_results_are_away(client):
     assert client.post("/feedback/", FORM).status_code == 302
     assert Feedback.objects.get().state == "queued"
+    assert Job.objects.get().state == "waiting"
 
 
 @pytest.mark.parametrize(

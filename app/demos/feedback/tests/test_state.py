@@ -18,7 +18,7 @@ def test_a_feedback_no_worker_has_had_is_queued(feedback):
         (None, "running"),  # no result yet: the task writes its row before Celery writes the result's
         (states.STARTED, "running"),
         (states.RETRY, "retrying"),
-        (states.FAILURE, "failed"),  # as when its process was killed, and it could not write the row
+        (states.FAILURE, "failed"),  # as when it killed every worker, which could not write the row
         (states.REVOKED, "failed"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from django.contrib.auth.models import Permission
 
-from demos.feedback.tests.conftest import MailServer, broker_away, smtp  # noqa: F401
+from demos.feedback.tests.conftest import MailServer, smtp  # noqa: F401
 from demos.notifications.models import Campaign, Recipient
 from demos.notifications.tasks import send_campaign
 

@@ -79,7 +79,7 @@ def test_a_mail_server_that_stays_away_costs_nobody_their_mail(campaign):
     assert waiting(campaign) == FIVE
 
 
-def test_a_redelivered_task_mails_nobody_twice(campaign, mail_server):
+def test_an_attempt_after_a_crash_mails_nobody_twice(campaign, mail_server):
     run(campaign)
     run(campaign)
 
@@ -87,7 +87,7 @@ def test_a_redelivered_task_mails_nobody_twice(campaign, mail_server):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_with_the_same_message_mail_everybody_once(campaign, mail_server):
+def test_several_workers_at_it_mail_everybody_once(campaign, mail_server):
     def work():
         run(campaign)
         connection.close()

@@ -64,4 +64,4 @@ def test_a_busy_mail_server_is_tried_again(mail_server):
 
 @pytest.mark.usefixtures("_no_posts_yet")
 def test_the_page_says_when_it_comes(client, schedule):
-    assert "<strong>daily message</strong>: 0 8 * * *" in client.get("/notifications/").content.decode()
+    assert "<strong>daily message</strong>: At 08:00 AM UTC" in client.get("/notifications/").content.decode()

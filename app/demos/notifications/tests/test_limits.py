@@ -44,7 +44,7 @@ def test_the_hard_limit_kills_and_is_reported_and_the_worker_goes_on(broker, sta
 
 
 def test_at_the_soft_limit_a_campaign_records_what_is_sent_and_goes_on_with_the_rest(
-    broker, start_worker, campaign, mail_server, monkeypatch
+    app, start_worker, campaign, mail_server, monkeypatch
 ):
     async def slowly(server, session, envelope):
         """Take the mail at once, and say so late: the limit comes in between."""
@@ -55,7 +55,7 @@ def test_at_the_soft_limit_a_campaign_records_what_is_sent_and_goes_on_with_the_
     monkeypatch.setattr(mail_server, "handle_DATA", slowly)
     worker = start_worker("-c", "1", EMAIL_URL=f"smtp://127.0.0.1:{django_settings.EMAIL_PORT}")
 
-    result = broker.send(send_campaign, str(campaign.pk), soft_time_limit=1, time_limit=20)
+    result = send_campaign.apply_async([str(campaign.pk)], soft_time_limit=1, time_limit=20)
     row = eventually(lambda: ended(result), 60)
     assert (row.status, json.loads(row.result)) == ("SUCCESS", "5 of 5 sent.")
     assert mail_server.reached() == FIVE

@@ -8,7 +8,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from demos.feedback.tests.conftest import broker_away  # noqa: F401
 from demos.pages.models import Batch, Page
 
 HTML = b"<title>Bees</title><meta name='description' content='All about them.'><p>Bees dance. <a href='/why'>Why?</a>"

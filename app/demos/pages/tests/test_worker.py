@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from celery import current_app
 from celery.result import AsyncResult
 from celery.utils import uuid
 
@@ -13,11 +12,9 @@ from tests.waiting import eventually
 
 
 @pytest.fixture
-def send(broker, monkeypatch):
+def send(broker, send_to):
     """Send a batch of these URLs as the page does, to the broker of this test."""
-    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", broker.url)
-    monkeypatch.setattr(current_app, "_pool", None)
-    monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
+    send_to(broker.url)
 
     def send(*urls):
         batch = Batch.objects.create(task_id=uuid())

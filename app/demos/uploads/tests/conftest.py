@@ -4,11 +4,11 @@ import io
 
 import pytest
 from celery import current_app
+from celery.utils import uuid
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
-from demos.feedback.tests.conftest import broker_away  # noqa: F401
 from demos.uploads.models import Upload
 from demos.uploads.tasks import heavy_process
 
@@ -54,7 +54,8 @@ def make(media, db):
     """An upload that is here already."""
 
     def upload(content=CSV, name="people.csv", kind="csv", **fields):
-        return Upload.objects.create(name=name, kind=kind, size=len(content), file=ContentFile(content, name), **fields)
+        fields = {"task_id": uuid(), "size": len(content), "file": ContentFile(content, name), **fields}
+        return Upload.objects.create(name=name, kind=kind, **fields)
 
     return upload
 
@@ -64,7 +65,7 @@ def run():
     """Run the real task here and now; its retries follow without their pauses."""
 
     def apply(upload):
-        result = heavy_process.apply([str(upload.pk)])
+        result = heavy_process.apply([str(upload.pk)], task_id=upload.task_id)
         upload.refresh_from_db()
         return result
 

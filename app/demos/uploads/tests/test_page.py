@@ -5,6 +5,7 @@ from celery import current_app, states
 from django.test import Client
 from django.utils import timezone
 
+from celeriac.models import Job
 from demos.uploads.models import Upload
 from demos.uploads.tests.conftest import CSV, files_in
 
@@ -16,7 +17,6 @@ def upload(send, queued, run):
     """What the visitor has sent; processed."""
     send()
     upload = Upload.objects.get()
-    Upload.objects.update(task_id="")
     run(upload)
     return upload
 
@@ -126,14 +126,27 @@ def test_a_post_from_another_site_deletes_nothing(send, queued):
     assert by.post(f"/uploads/{upload.pk}/start/").status_code == 403
 
 
-def test_what_waits_is_started_by_its_owner(send, client, queued):
+def test_what_failed_is_started_again_by_its_owner_and_by_the_same_job(send, client, queued):
     send()
     queued()
-    Upload.objects.update(task_id="")
-    client.post(f"/uploads/{Upload.objects.get().pk}/start/")
+    upload = Upload.objects.get()
+    Job.objects.update(state="failed", finished_at=timezone.now())
+    Upload.objects.update(failed_at=timezone.now(), error="It could not be processed: OSError: no")
+    client.post(f"/uploads/{upload.pk}/start/")
 
-    assert queued() == [str(Upload.objects.get().pk)]
+    assert queued() == [str(upload.pk)]
+    assert [(job.pk, job.state) for job in Job.objects.all()] == [(upload.task_id, "waiting")]
     assert Upload.objects.get().state == "working"
+    assert f'hx-get="/tasks/{upload.task_id}/status/' in page_of(client)
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed"])
+def test_the_job_of_a_deleted_file_is_given_up(send, client, queued, state):
+    send()
+    Job.objects.update(state=state, finished_at=timezone.now() if state == "failed" else None)
+    client.post(f"/uploads/{Upload.objects.get().pk}/delete/")
+
+    assert Job.objects.get().state == "cancelled"
 
 
 def test_what_is_under_way_done_or_not_to_be_mended_is_not_started_again(send, client, queued):
@@ -151,7 +164,7 @@ def test_what_is_under_way_done_or_not_to_be_mended_is_not_started_again(send, c
 
 def test_starting_again_has_the_throttle_too(send, client, queued, settings):
     send()
-    Upload.objects.update(task_id="")
+    Upload.objects.update(failed_at=timezone.now())
     settings.DEMO_POSTS_PER_MINUTE = 1
 
     assert client.post(f"/uploads/{Upload.objects.get().pk}/start/").status_code == 429

@@ -3,10 +3,14 @@
 import html
 import os
 import re
+import time
 
 import pytest
+from django.conf import settings as django_settings
+from django.db import transaction
 from django.test import Client
 
+from celeriac.models import Job
 from demos.uploads import handlers, limits, views
 from demos.uploads.models import Upload
 from demos.uploads.tests.conftest import CSV, files_in, picture
@@ -31,7 +35,19 @@ def test_a_file_is_kept_and_its_id_queued_once_the_row_is_committed(send, queued
     assert (upload.name, upload.kind, upload.size) == ("people.csv", "csv", len(CSV))
     assert (media / "uploads" / str(upload.pk)).read_bytes() == CSV
     assert queued() == [str(upload.pk)]
-    assert upload.task_id
+    assert upload.task_id == Job.objects.get().pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_file_whose_transaction_is_rolled_back_leaves_no_job(send, queued):
+    with transaction.atomic():
+        send()
+        assert Job.objects.exists()
+        assert queued() == []
+        transaction.set_rollback(True)
+
+    assert not Job.objects.exists()
+    assert queued() == []
 
 
 @pytest.mark.django_db(transaction=True)
@@ -50,14 +66,24 @@ def test_a_file_is_written_once_and_then_only_renamed(send, queued, media, monke
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("broker_away")
-def test_a_file_is_kept_and_can_be_started_when_the_broker_is_away(send, client, media):
+def test_a_file_is_processed_although_redis_was_away_when_it_was_sent(
+    send, client, app, broker, start_worker, ended, settings
+):
+    worker_media = django_settings.STATE_DIR / "media"  # where a real worker looks
+    settings.MEDIA_ROOT, settings.FILE_UPLOAD_TEMP_DIR = worker_media, worker_media / "spool"
+    broker.stop()
+    began = time.monotonic()
     send()
+    assert time.monotonic() - began < 3
+    upload = Upload.objects.get()
+    assert f'hx-get="/tasks/{upload.task_id}/status/' in client.get("/uploads/").content.decode()
 
-    page = client.get("/uploads/").content.decode()
-    assert Upload.objects.get().state == "waiting"
-    assert "Saved, and waiting: the queue could not be reached." in page
-    assert "Start again" in page
+    broker.start()
+    start_worker("-c", "1", "-Q", "heavy_tasks")
+
+    assert ended(upload.task_id).state == "succeeded"
+    assert "Done: 2 rows, 2 columns." in client.get("/uploads/").content.decode()
+    upload.delete()
 
 
 @pytest.mark.django_db

@@ -1,6 +1,7 @@
 """The work behind an upload: done once whole, told in words when it cannot be, and never half."""
 
 import csv
+import functools
 import io
 import os
 import time
@@ -37,12 +38,11 @@ def test_a_picture_becomes_a_thumbnail(make, run):
     assert upload.result_path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_it_goes_to_the_heavy_queue_is_acknowledged_late_and_backs_off_with_jitter():
+def test_it_goes_to_the_heavy_queue_is_durable_and_backs_off_with_jitter():
     route = current_app.amqp.router.route({}, heavy_process.name)
 
     assert route["queue"].name == "heavy_tasks"
-    assert heavy_process.acks_late
-    assert heavy_process.reject_on_worker_lost
+    assert heavy_process.durable
     assert (heavy_process.retry_backoff, heavy_process.retry_jitter) == (2, True)
 
 
@@ -57,11 +57,11 @@ def test_a_malformed_file_fails_at_once_and_in_words(make, run, media):
     assert files_in(media) == [str(upload.pk)]  # and nothing half done
 
 
-def test_the_row_has_the_words_before_celery_says_that_it_failed(make, monkeypatch):
+def test_the_row_has_the_words_before_celery_says_that_it_failed(make, run, monkeypatch):
     """The page asks for the row as soon as it reads the failure."""
     monkeypatch.setattr(heavy_process, "on_failure", lambda *args: None)  # Celery's hook, which comes after
     upload = make(b'a,b\n"1"2,3\n')
-    heavy_process.apply([str(upload.pk)])
+    run(upload)
 
     assert Upload.objects.get().error
 
@@ -95,7 +95,7 @@ def test_when_every_retry_is_used_up_it_can_be_started_again(make, run, monkeypa
     assert upload.startable
 
 
-def test_a_redelivered_task_does_the_work_again_and_replaces_the_result_whole(make, run):
+def test_an_attempt_after_a_crash_does_the_work_again_and_replaces_the_result_whole(make, run):
     upload = make()
     upload.result_path.write_bytes(b"half of a resu")  # as a worker that was killed cannot leave it
     run(upload)
@@ -112,11 +112,11 @@ def test_what_is_done_is_not_done_again(make, run):
     assert upload.result_path.stat().st_mtime_ns == written
 
 
-def test_a_message_from_before_it_was_started_again_does_nothing(make, run):
+def test_a_job_from_before_it_was_started_again_by_another_does_nothing(make):
     upload = make(task_id="the newer one")
 
-    assert run(upload).get() == "nothing to do"
-    assert upload.done_at is None
+    assert heavy_process.apply([str(upload.pk)], task_id="the older one").get() == "nothing to do"
+    assert Upload.objects.get().done_at is None
 
 
 def test_an_upload_deleted_in_the_meantime_is_no_error_and_leaves_nothing(make, run, media, monkeypatch):
@@ -128,10 +128,11 @@ def test_an_upload_deleted_in_the_meantime_is_no_error_and_leaves_nothing(make, 
 
     monkeypatch.setitem(tasks.WORK, "csv", deleted_meanwhile)
     upload = make()
+    attempt = functools.partial(heavy_process.apply, [str(upload.pk)], task_id=upload.task_id)
 
-    assert heavy_process.apply([str(upload.pk)]).successful()
+    assert attempt().successful()
     assert files_in(media) == [str(upload.pk)]  # the sent file, which went with its row if it was deleted properly
-    assert heavy_process.apply([str(upload.pk)]).get() == "nothing to do"
+    assert attempt().get() == "nothing to do"
 
 
 def test_a_file_that_is_gone_is_said_to_be(make, run):
@@ -147,21 +148,23 @@ def test_whoever_starts_it_its_owner_watches_it(make, queued, django_user_model)
     mina = django_user_model.objects.create_user("mina")
     upload = make(user=mina)
 
-    assert start(upload)
+    start(upload)
+
     assert queued() == [str(upload.pk)]
     assert TrackedTask.objects.get().user == mina
     assert TrackedTask.objects.get().task_id == Upload.objects.get().task_id
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_task_that_takes_too_long_is_stopped_and_says_so(make, broker, start_worker, media, settings):
+def test_a_task_that_takes_too_long_is_stopped_and_says_so(make, app, start_worker, media, settings):
     """A real worker, whose soft time limit is one second, and a file that takes several."""
     worker_media = django_settings.STATE_DIR / "media"
     settings.MEDIA_ROOT, settings.FILE_UPLOAD_TEMP_DIR = worker_media, worker_media / "spool"
     before = files_in(worker_media)
     upload = make(b"a,b\n" + b"1,2\n" * 6_000_000)
     start_worker("-c", "1")
-    broker.send(heavy_process, str(upload.pk), soft_time_limit=1, time_limit=60)
+    limits = {"soft_time_limit": 1, "time_limit": 60}
+    heavy_process.apply_async([str(upload.pk)], task_id=upload.task_id, queue="default", **limits)
 
     eventually(lambda: Upload.objects.filter(failed_at__isnull=False).exists())
     assert Upload.objects.get().error == "This took longer than a task may, and was stopped. Send a smaller file."

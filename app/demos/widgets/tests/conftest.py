@@ -1,7 +1,4 @@
-"""A visitor of the page, and where the site sends their tasks."""
-
-import socket
-from contextlib import closing
+"""A visitor of the page."""
 
 import pytest
 from celery import current_app
@@ -56,24 +53,3 @@ def _nothing_left_in_the_queues():
     with current_app.connection_for_read() as connection:  # never where `send_to` points
         for queue in current_app.amqp.queues:
             connection.default_channel.queue_purge(queue)
-
-
-@pytest.fixture
-def send_to(monkeypatch):
-    """``send_to(url)``: from now on the site sends its tasks there."""
-
-    def send_to(url):
-        monkeypatch.setenv("CELERY_BROKER_WRITE_URL", url)
-        monkeypatch.setattr(current_app, "_pool", None)
-        monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
-
-    return send_to
-
-
-@pytest.fixture
-def broker_away(send_to):
-    """Tasks are sent to a port where nobody listens, as while Redis restarts."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        send_to(f"redis://127.0.0.1:{probe.getsockname()[1]}/0")
-        yield
