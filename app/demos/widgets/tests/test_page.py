@@ -253,7 +253,7 @@ def test_too_many_posts_get_429(visitor, settings, address):
 @pytest.mark.django_db
 @pytest.mark.parametrize("address", ["call", "debug", "limited", "new"])
 def test_nothing_starts_without_a_post_of_this_site(client, address):
-    assert client.get(f"/widgets/{address}/").status_code == 405
+    assert client.get(f"/widgets/{address}/").status_code == 302
     assert Client(enforce_csrf_checks=True).post(f"/widgets/{address}/").status_code == 403
 
 
