@@ -217,9 +217,7 @@ def backlog(count: int = 1_000_000) -> None:
     print(f"{count} durable jobs in the queue, embedded servers")
     print(f"a look without a suspicion       {found['quiet']:.3f} s")
     print(f"a scan of the whole queue        {found['first']:.1f} s (at each change of the leader)")
-    print(
-        f"after FLUSHALL, until all are back {found['wiped'] + found['rest']:.1f} s; in the queue then: {found['queued']}"
-    )
+    print(f"after FLUSHALL, until all are back {found['wiped'] + found['rest']:.1f} s; queued then: {found['queued']}")
     print(f"peak memory of the process       {found['memory']:.0f} MB (it enqueued them, too)")
 
 

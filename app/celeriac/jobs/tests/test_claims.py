@@ -211,8 +211,9 @@ somewhere = st.integers(0, 100)
 
 
 class Jobs(RuleBasedStateMachine):
-    @initialize()
-    def begin(self):
+    @initialize(returned=st.booleans())
+    def begin(self, returned):
+        """Two jobs are running; the first one has its effect already, or not."""
         for worker in workers:
             if worker.at != "idle":  # the example before failed
                 worker.tell("die")
@@ -226,6 +227,8 @@ class Jobs(RuleBasedStateMachine):
         for task in (atomic, not_atomic):
             self.enqueue(task, True)
             self.start(self.live(0, "idle"), -1, kept=True, begun=True)
+        if returned:
+            self.step(workers[0], "return")
 
     # --- Enqueue
 
@@ -303,7 +306,7 @@ class Jobs(RuleBasedStateMachine):
                 execution.crashed_worker(worker.hostname)
 
     def main_process_ends(self, worker, time_limit):
-        """Before it runs: revoked, or expired. In the body: its time limit, or out of memory, which comes later, too."""
+        """Before it runs: expired. In the body: its time limit; or, as at any later moment, its child is killed."""
         main, at = MainProcess(worker), worker.at
         with self.no_stale_write(worker):
             worker.tell("die")
@@ -350,7 +353,8 @@ class Jobs(RuleBasedStateMachine):
                 self.reconciler.suspicious |= what == "look closely"
                 self.two_reconcilers()
             case "cancel":
-                self.cancel(list(self.committed)[which % len(self.committed)])
+                at_work = [worker.request.id for worker in workers if worker.at in PLACES]
+                self.cancel((at_work or list(self.committed))[which % len(at_work or self.committed)])
             case _:
                 bag.suffers(what)
 
@@ -388,7 +392,9 @@ class Jobs(RuleBasedStateMachine):
             assert row.finished == (row.state in ENDED)
             assert not before.finished or row == before, f"{before} had ended"
             assert ORDER[row.state] >= ORDER[before.state]
-            assert row.token >= before.token and row.retries >= before.retries and row.crashes >= before.crashes
+            assert row.token >= before.token
+            assert row.retries >= before.retries
+            assert row.crashes >= before.crashes
             if self.committed[row.id] is atomic:
                 if row.state in ("returned", "succeeded"):
                     assert done.get(row.id) == 1
