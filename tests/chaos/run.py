@@ -2,7 +2,9 @@
 
 import random
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +15,11 @@ from tests.chaos.stack import ChaosStack
 
 #: Seconds after which what has not moved is given up, with durable jobs (a lease is 20) and without (nothing
 #: comes back before the visibility timeout of an hour); and after which the next fault strikes in any case.
-STILL, STILL_PLAIN, SETTLE = 60.0, 20.0, 120.0
+STILL, STILL_PLAIN, SETTLE = 60.0, 20.0, 75.0
 #: Messages that wait in a stack that is well: none, mostly.
 BACKLOG = 40
+#: Set by a signal: what has been seen so far is reported.
+stopping = threading.Event()
 
 
 @dataclass
@@ -72,12 +76,14 @@ def run(stack: ChaosStack, faults: Sequence[Fault], seed: int, seconds: float) -
     try:
         time.sleep(3)
         for fault in faults:
-            if time.time() - began > seconds:
-                say(f"no time left for {fault.name}")
+            if stopping.is_set() or time.time() - began > seconds:
+                say(stack, f"no time left for {fault.name}")
                 continue
             # Of its own, so that a fault alone does what it does among others.
             scene = Scene(stack, producer, random.Random(f"{seed} {fault.name}"))
             strikes.append(strike(scene, fault, {number for each in strikes for number in each.left}))
+    except Exception:  # ours, most likely; what has been seen is reported all the same
+        say(stack, traceback.format_exc())
     finally:
         producer.stop()
     final = Strike("", time.time())
@@ -93,17 +99,17 @@ def strike(scene: Scene, fault: Fault, given_up: set[int]) -> Strike:
     acting = fault.act(scene)
     next(acting)
     this.struck = time.time()
-    say(f"{fault.name} ({this.struck - this.began:.1f} s to strike)")
+    say(scene.stack, f"{fault.name} ({this.struck - this.began:.1f} s to strike)")
     time.sleep(fault.hold)
     next(acting, None)
     this.mended = time.time()
     this.helped = not settle(scene.stack, this, given_up) and needs_help(scene.stack)
     if this.helped:
-        say(f"  helped: {sorted(this.left)[:20]} {scene.stack.ill()}")
+        say(scene.stack, f"  helped: {sorted(this.left)[:20]} {scene.stack.ill()}")
         scene.stack.compose("restart", "web", "worker", "worker-heavy", "beat")
         this.mended = time.time()  # the backlog is this fault's, and not the next one's
         settle(scene.stack, this, given_up)
-    say(f"  over after {this.settled - this.struck:.1f} s, left undone: {len(this.left)}")
+    say(scene.stack, f"  over after {this.settled - this.struck:.1f} s, left undone: {len(this.left)}")
     return this
 
 
@@ -123,7 +129,7 @@ def settle(stack: ChaosStack, this: Strike, given_up: set[int]) -> bool:
         this.left, this.settled = left, time.time()
         if not left and not stack.ill():
             return True
-        if this.settled - moved > still or this.settled - began > SETTLE:
+        if stopping.is_set() or this.settled - moved > still or this.settled - began > SETTLE:
             return False
         time.sleep(1)
 
@@ -150,6 +156,6 @@ def record(stack: ChaosStack, producer: Producer, strikes: list[Strike], seed: i
     )
 
 
-def say(words: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {words}\n")
+def say(stack: ChaosStack, words: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {stack.project}: {words}\n")
     sys.stdout.flush()

@@ -1,5 +1,7 @@
 """The stack under fire, under names and on ports of its own; with Celeriac's jobs, or with plain Celery."""
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,14 @@ class ChaosStack(Stack):
         mains = self.mains(service)
         return [pid for each in self.ids(service) for pid, parent, _ in self.tree(each) if parent in mains]
 
+    def sql(self, query: str) -> list[dict[str, Any]]:
+        """Also while Postgres is being restarted: then a little later."""
+        for _ in range(60):
+            with suppress(AssertionError, IndexError):
+                return super().sql(query)
+            time.sleep(1)
+        return super().sql(query)
+
     def redis(self, *command: str) -> str:
         words = ("redis-cli", "--user", "chaos", "--pass", "any", "--no-auth-warning", *command)
         answer = self.exec("redis", *words).stdout.strip()
@@ -112,7 +122,10 @@ class ChaosStack(Stack):
     def in_redis(self) -> dict[str, int]:
         """Key -> messages that nobody has taken, or nobody acknowledged."""
         lengths = {"default": "LLEN", "heavy_tasks": "LLEN", "unacked": "HLEN"}
-        return {key: int(self.redis(command, key)) for key, command in lengths.items()}
+        try:
+            return {key: int(self.redis(command, key)) for key, command in lengths.items()}
+        except (AssertionError, IndexError):  # it is being restarted
+            return dict.fromkeys(lengths, 0)
 
     def jobs(self) -> dict[str, int]:
         """State -> how many."""
