@@ -58,7 +58,7 @@ test-unit: $(VENV)/dev ## the tests that need no Docker, on an embedded Postgres
 
 test-stack: $(VENV)/dev ## the tests of the whole stack, on a Docker engine
 	@scripts/preflight engine
-	$(VENV)/bin/pytest tests/stack tests/browser
+	$(VENV)/bin/pytest tests/stack tests/chaos tests/browser
 
 chaos: $(VENV)/dev ## kill, freeze, empty and cut off the stack's parts under load; ours beside plain Celery (20 minutes)
 	@scripts/preflight engine
