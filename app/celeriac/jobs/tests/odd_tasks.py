@@ -1,5 +1,7 @@
 """Durable tasks that do what a task seldom does; for test_failures.py, run by real workers."""
 
+from pathlib import Path
+
 from celery import shared_task
 from celery.exceptions import Ignore
 from django.db import connection
@@ -20,5 +22,5 @@ def session_ends(path: str) -> None:
     note(path, "began")
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO effects (name) VALUES ('once')")
-        if len(open(path).readlines()) == 1:
+        if len(Path(path).read_text().splitlines()) == 1:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
