@@ -152,3 +152,8 @@ def durable_add(x: int, y: int) -> int:
 @shared_task(durable=True)
 def durable_total(numbers: list[int]) -> int:
     return sum(numbers)
+
+
+@shared_task(durable=True, bind=True)
+def durable_replaces(self: Task) -> None:
+    raise self.replace(durable_add.s(1, 2))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from celery import Celery, current_app
+from celery import Celery, current_app, current_task
 from celery.app import amqp
 from celery.app.amqp import task_message
 from django.db import connection, transaction
@@ -35,13 +35,16 @@ PATIENCE = 1.0
 INSERT = """
 INSERT INTO celeriac_job (id, task, queue, args, message, body, state, retries, attempts, crashes, token,
     created_at, due_at, worker, result, error, traceback)
-SELECT id, task, queue, args, message, body, 'waiting', retries, 0, 0, 0, now(), due_at, '', '', '', ''
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::int[], %s::timestamptz[])
-    AS new (id, task, queue, args, message, body, retries, due_at)
+SELECT id, task, queue, args, message, body, 'waiting', retries, 0, 0, token, now(), due_at, '', '', '', ''
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::int[], %s::timestamptz[],
+    %s::bigint[])
+    AS new (id, task, queue, args, message, body, retries, due_at, token)
 ON CONFLICT (id) DO UPDATE SET  -- its next attempt, asked for by the one that runs
     message = EXCLUDED.message, body = EXCLUDED.body, queue = EXCLUDED.queue, retries = EXCLUDED.retries,
-    due_at = EXCLUDED.due_at, state = 'waiting', published_at = NULL, lease_until = NULL
-WHERE EXCLUDED.retries > celeriac_job.retries AND celeriac_job.finished_at IS NULL
+    due_at = EXCLUDED.due_at, state = 'waiting', published_at = NULL, lease_until = NULL,
+    token = celeriac_job.token + 1
+WHERE EXCLUDED.retries > celeriac_job.retries AND EXCLUDED.token = celeriac_job.token
+    AND celeriac_job.state IN ('waiting', 'running')  -- once it has returned, its effect is there
 RETURNING id"""
 
 
@@ -79,6 +82,8 @@ class Job:
     body: str
     retries: int
     due_at: datetime
+    #: Of the claim that asks for the next attempt.
+    token: int
 
 
 #: Jobs that ``delay_many`` gathers, to write them in one statement.
@@ -105,7 +110,14 @@ def job_of(app: Celery, name: str, message: task_message, options: dict[str, Any
         body=dumps(body),
         retries=headers.get("retries") or 0,
         due_at=eta or timezone.now(),
+        token=asking(headers["id"]),
     )
+
+
+def asking(job_id: str) -> int:
+    """The token of the task that runs here, if this is its own next attempt: one that lost its lease may not ask."""
+    claim = getattr(current_task.request, "job", None) if current_task else None
+    return claim.token if claim and claim.id == job_id else 0
 
 
 def arguments(headers: dict[str, Any]) -> str:
@@ -127,7 +139,7 @@ def record(jobs: list[Job]) -> None:
 
 
 def insert(jobs: Sequence[Job]) -> set[str]:
-    columns = ("id", "task", "queue", "args", "message", "body", "retries", "due_at")
+    columns = ("id", "task", "queue", "args", "message", "body", "retries", "due_at", "token")
     rows = [[dumps(job.message) if name == "message" else getattr(job, name) for job in jobs] for name in columns]
     with connection.cursor() as cursor:
         cursor.execute(INSERT, rows)

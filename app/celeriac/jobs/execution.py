@@ -55,12 +55,15 @@ UPDATE celeriac_job SET state = 'returned', result = %s WHERE id = %s AND token 
 SUCCEED = """
 UPDATE celeriac_job SET state = 'succeeded', result = %s, finished_at = now(), lease_until = NULL, error = '',
     traceback = ''
-WHERE id = %s AND token = %s AND state IN ('running', 'returned')"""
+WHERE id = %s AND finished_at IS NULL AND (token = %s OR %s IS NULL)"""
 
 END = """
-UPDATE celeriac_job SET state = %s, error = %s, traceback = %s, finished_at = now(), lease_until = NULL
-WHERE id = %s AND finished_at IS NULL AND (token = %s OR %s IS NULL)
-    AND message #> '{headers,celeriac_job}' = %s::jsonb"""
+UPDATE celeriac_job SET state = %(state)s, error = %(error)s, traceback = %(traceback)s, finished_at = now(),
+    lease_until = NULL
+WHERE id = %(id)s AND finished_at IS NULL AND message #> '{headers,celeriac_job}' = %(mark)s::jsonb
+    AND (token = %(token)s OR %(token)s IS NULL AND (  -- of the main process: what it ran itself, or nobody runs
+        (worker = %(worker)s AND state IN ('waiting', 'running'))
+        OR (state = 'waiting' AND %(state)s = 'cancelled')))"""
 
 
 @dataclass
@@ -90,6 +93,7 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         logger.info("delivery of %s dropped: it has ended, or runs elsewhere", request.id)
         raise Ignore
     request.job = claim
+    session: Any = connection.connection
     if task.track_started and not task.ignore_result:
         about = {"pid": os.getpid(), "hostname": request.hostname}
         task.backend.store_result(request.id, about, states.STARTED, request=request)
@@ -106,6 +110,9 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if retry.sig is not None:
             retry.sig.apply_async()  # once more: what the body's own transaction wrote of it was rolled back
         raise
+    except Ignore:
+        succeed(request, None)  # nothing to do is an end, too
+        raise
     except LostLeaseError:
         logger.warning("the lease of %s was lost: what it wrote is rolled back", request.id)
         raise Ignore from None
@@ -113,10 +120,10 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # Reject: `autoretry_for` could not even ask for its retry.
         if isinstance(error, Reject) and not isinstance(error.reason, (OperationalError, InterfaceError)):
             raise
-        if connection.connection is not None and connection.is_usable():
+        if session is not None and not session.closed:  # not Django's: atomic() has connected anew by now
             raise  # the task's own: a deadlock, a statement's timeout
         logger.warning("Postgres went away under %s: it is run again", request.id)
-        patiently(crashed)(claim.id)
+        patiently(crashed)(claim.id, token=claim.token)
         raise Ignore from None
 
 
@@ -133,9 +140,9 @@ def claim_job(request: Any) -> Claim | None:
     return Claim(request.id, token, loads(result) if has_returned else None, has_returned)
 
 
-def crashed(job_id: str) -> int:
-    """The process that ran it died; a claim is not needed to say so."""
-    return _crash("id = %(of)s", job_id)
+def crashed(job_id: str, token: int | None = None, worker: str | None = None) -> int:
+    """The process that ran it died; so says it itself, by its token, or its main process, by their name."""
+    return _crash("id = %(of)s AND (token = %(token)s OR worker = %(worker)s)", job_id, token, worker)
 
 
 def crashed_worker(worker: str) -> int:
@@ -148,10 +155,10 @@ def expired() -> int:
     return _crash("lease_until < now()")
 
 
-def _crash(which: str, of: str = "") -> int:
+def _crash(which: str, of: str = "", token: int | None = None, worker: str | None = None) -> int:
     """Returns how many jobs wait again, or have failed."""
     with connection.cursor() as cursor:
-        values: dict[str, str | int] = {"of": of, "most": settings.JOBS_MAX_CRASHES}
+        values = {"of": of, "token": token, "worker": worker, "most": settings.JOBS_MAX_CRASHES}
         cursor.execute(f"{CRASH}{which} RETURNING id, state, message", values)
         jobs = cursor.fetchall()
     for job_id, state, message in jobs:
@@ -200,9 +207,9 @@ def mark(request: Any) -> Any:
 def succeed(request: Any, result: Any) -> None:
     """The end of a job whose result is stored, and whose successors are queued."""
     claim = getattr(request, "job", None)
-    if claim:
-        with connection.cursor() as cursor:
-            cursor.execute(SUCCEED, [dumps(result), claim.id, claim.token])
+    token = claim.token if claim else None  # none: in this worker the task is not durable (any more)
+    with connection.cursor() as cursor:
+        cursor.execute(SUCCEED, [dumps(result), request.id, token, token])
 
 
 @patiently
@@ -210,6 +217,9 @@ def end(request: Any, state: str, error: BaseException | str, traceback: Any = "
     """The end of a job that failed, was revoked, or expired."""
     claim = getattr(request, "job", None)
     token = claim.token if claim else None  # the main process, which ends what a child cannot, has no claim
+    # One that expired or was revoked may be running here by another delivery.
+    own = request.hostname if state == "failed" or error == "terminated" else ""
     words = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
     with connection.cursor() as cursor:
-        cursor.execute(END, [state, words, str(traceback or ""), request.id, token, token, dumps(mark(request))])
+        values = {"id": request.id, "token": token, "worker": own, "mark": dumps(mark(request))}
+        cursor.execute(END, {**values, "state": state, "error": words, "traceback": str(traceback or "")})

@@ -44,7 +44,8 @@ ORDER BY due_at LIMIT %s"""
 
 LOST = """
 UPDATE celeriac_job SET published_at = NULL
-WHERE state = 'waiting' AND published_at < %s AND NOT EXISTS (SELECT FROM in_redis WHERE in_redis.id = celeriac_job.id)
+WHERE (state = 'waiting' OR (state = 'returned' AND lease_until IS NULL)) AND published_at < %s
+    AND NOT EXISTS (SELECT FROM in_redis WHERE in_redis.id = celeriac_job.id)
 RETURNING id"""
 
 

@@ -39,6 +39,12 @@ class Task(DjangoTask):
         with together():
             return [self.apply_async(args, **options).id for args in arguments]
 
+    def replace(self, sig: Any, *args: Any, **kwargs: Any) -> Any:
+        """Celery's; a durable task may not, because the one that takes its place would have its id, and its row."""
+        if execution.is_job(self.request):
+            raise TypeError(f"{self.name} is durable, and cannot be replaced: send the other task, or make it a chain.")
+        return super().replace(sig, *args, **kwargs)
+
     def retry(self, *args: Any, **kwargs: Any) -> Any:
         """Celery's ``retry``, which drops the task for good when the broker is away at that moment.
 

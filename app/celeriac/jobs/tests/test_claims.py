@@ -8,6 +8,7 @@ import queue
 import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from billiard.exceptions import WorkerLostError
@@ -93,8 +94,11 @@ class Worker(threading.Thread):
     def __init__(self, name):
         super().__init__(daemon=True)
         self.hostname = name
-        self.orders, self.news = queue.SimpleQueue(), queue.SimpleQueue()
-        self.at, self.request, self.message = "idle", None, None
+        self.orders: queue.SimpleQueue = queue.SimpleQueue()
+        self.news: queue.SimpleQueue = queue.SimpleQueue()
+        self.at = "idle"
+        self.request: Any = None
+        self.message: Any = None
         self.start()
 
     def tell(self, order):
@@ -219,7 +223,7 @@ class Jobs(RuleBasedStateMachine):
                 worker.tell("die")
         with connection.cursor() as cursor:
             cursor.execute("TRUNCATE celeriac_job, effects")
-        bag.__init__()
+        bag.__init__()  # type: ignore[misc]
         self.reconciler = Reconciler(current_app)
         self.reconciler.postgres_since = -1000.0
         self.committed, self.may_end, self.read = {}, set(), []

@@ -139,3 +139,20 @@ def test_many_are_one_statement(app, start_worker, ended, django_assert_num_quer
 
     assert ended(ids[-1]).result == "500"
     eventually(lambda: Job.objects.filter(state="succeeded").count() == 500)
+
+
+def test_a_job_that_would_replace_itself_has_failed_and_says_why(app, start_worker, ended):
+    start_worker()
+    job = ended(tasks.durable_replaces.delay().id)
+
+    assert job.state == "failed"
+    assert "is durable, and cannot be replaced" in job.error
+
+
+def test_the_row_is_written_in_the_transaction_that_asks_for_it(app):
+    with transaction.atomic():
+        tasks.durable_add.delay_on_commit(1, 2)
+        assert Job.objects.get().state == "waiting"
+        transaction.set_rollback(True)
+
+    assert not Job.objects.exists()
