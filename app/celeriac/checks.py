@@ -88,14 +88,15 @@ def stop_grace_outlasts_the_drain(**kwargs: Any) -> list[Error]:
 def connections_needed() -> dict[str, int]:
     """The most Postgres connections each role opens, all its replicas together.
 
-    A worker has one for each child and one for its main process, which stores what a dead child cannot.
+    A worker has one for each child, one for its main process, which stores what a dead child cannot, and one for its
+    leases.
     """
     worker = settings.CELERY_WORKER_CONCURRENCY
     children = worker if isinstance(worker, int) and worker > 0 else os.cpu_count() or 1  # 0 and "auto"
     return {
         "web": settings.WEB_REPLICAS * settings.WEB_PROCESSES * settings.WEB_THREADS,
-        "worker": settings.WORKER_REPLICAS * (children + 1),
-        "worker-heavy": settings.WORKER_HEAVY_REPLICAS * (settings.WORKER_HEAVY_CONCURRENCY + 1),
+        "worker": settings.WORKER_REPLICAS * (children + 2),
+        "worker-heavy": settings.WORKER_HEAVY_REPLICAS * (settings.WORKER_HEAVY_CONCURRENCY + 2),
         "beat": settings.BEAT_REPLICAS * 2,  # one of them for the lock
         "migrate": 2,
     }

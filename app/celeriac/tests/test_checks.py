@@ -80,7 +80,7 @@ def test_more_connections_than_postgres_allows_fail_the_check_and_are_counted_by
 
     said = failure()
 
-    assert "web 8, worker 120, worker-heavy 2, beat 2, migrate 2" in said
+    assert "web 8, worker 160, worker-heavy 3, beat 2, migrate 2" in said
     assert "Postgres allows 97 (POSTGRES_MAX_CONNECTIONS=100 less 3" in said
     assert "HINT: Raise POSTGRES_MAX_CONNECTIONS" in said
 
@@ -99,8 +99,8 @@ def test_the_connections_add_up(settings):
 
     assert connections_needed() == {
         "web": 2 * 3 * 4,
-        "worker": 5 * (6 + 1),
-        "worker-heavy": 2 * (1 + 1),
+        "worker": 5 * (6 + 2),
+        "worker-heavy": 2 * (1 + 2),
         "beat": 2,
         "migrate": 2,
     }
@@ -110,7 +110,7 @@ def test_the_connections_add_up(settings):
 def test_as_many_children_as_there_are_cores_are_counted(settings, concurrency):
     settings.CELERY_WORKER_CONCURRENCY = concurrency
 
-    assert connections_needed()["worker"] == (os.cpu_count() or 1) + 1
+    assert connections_needed()["worker"] == (os.cpu_count() or 1) + 2
 
 
 def test_the_stack_does_not_start_with_a_contradiction():
