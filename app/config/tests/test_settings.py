@@ -301,7 +301,6 @@ main()
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.django_db(transaction=True)  # beat asks its tables
 def test_beat_starts_with_a_schedule_in_its_environment_and_makes_no_file_of_it(tmp_path):
     before, log = set(os.listdir(APP)), tmp_path / "log"
     variables = {"CELERY_BEAT_SCHEDULE": SCHEDULE, "POSTGRES_DB": connection.settings_dict["NAME"]}
