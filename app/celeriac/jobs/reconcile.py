@@ -4,6 +4,7 @@ Runs in the beat that leads, every few seconds; two at once do no harm, because 
 """
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,7 @@ class Reconciler:
         self.app, self.alive = app, alive
         self.looked_at = 0.0
         self.scanned_at = time.monotonic()
+        self.scan_again_at = math.inf
         #: What Redis said last: its run id, and the sentinel.
         self.redis: tuple[str, int] | None = None
         #: Since when Postgres has answered without a break; leases could not be renewed before.
@@ -76,8 +78,12 @@ class Reconciler:
             raise
         self.postgres_since = self.postgres_since or now
         self.watch_redis()
-        if self.suspicious or self._may_scan():
+        if self.suspicious:
             self.find_lost()
+            self.scan_again_at = now + 2 * ON_ITS_WAY  # what was on its way to a Redis that lost it
+        elif now > self.scan_again_at or self._may_scan():
+            self.find_lost()
+            self.scan_again_at = math.inf
         self.publish_due()
 
     def expire_leases(self) -> None:

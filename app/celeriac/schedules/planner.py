@@ -55,7 +55,7 @@ class Planner:
     def __init__(self, app: Celery, alive: Callable[[], object] = bool) -> None:
         """``alive`` is called every now and then while planning takes long."""
         self.alive = alive
-        app.loader.import_default_modules()
+        app.loader.init_worker()  # imports the tasks, once
         names = sorted([*app.tasks, *app.amqp.queues])
         self.code = md5("|".join(names).encode(), usedforsecurity=False).hexdigest()
         self.looked_at = 0.0

@@ -61,7 +61,7 @@ def in_words(found: dict[str, str]) -> str:
 
 @cache
 def _import_tasks() -> None:
-    current_app.loader.import_default_modules()
+    current_app.loader.init_worker()
 
 
 def task_names() -> list[str]:

@@ -24,7 +24,7 @@ def seed() -> list[str]:
 
     An entry that an operator has edited or deleted since stays edited or deleted.
     """
-    current_app.loader.import_default_modules()  # what the apps add
+    current_app.loader.init_worker()  # what the apps add
     created = []
     for name, entry in settings.CELERY_BEAT_SCHEDULE.items():
         if SeededSchedule.objects.get_or_create(name=name)[1] and not _exists(name):

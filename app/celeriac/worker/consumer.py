@@ -22,6 +22,9 @@ from celeriac.worker.drain import Drain
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two looks for acknowledgements that did not get through.
+ACK_AGAIN = 10.0
+
 
 class Consumer(StockConsumer):
     """Celery's consumer, with its unacknowledged messages kept over a reconnect."""
@@ -70,7 +73,22 @@ class Reattach(bootsteps.StartStopStep):
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
+    def __init__(self, consumer: Consumer, **kwargs: Any) -> None:
+        self.timer: Any = None
+
+    def stop(self, consumer: Consumer) -> None:
+        if self.timer:
+            self.timer.cancel()
+
+    def acknowledge_again(self, consumer: Consumer) -> None:
+        """An acknowledgement that a Redis in trouble did not take would hold its place in the prefetch for ever."""
+        channel = consumer.task_consumer.channel
+        for tag, message in list(channel.qos._delivered.items()):
+            if message.headers.get("id") in state.successful_requests:
+                channel.basic_ack(tag)
+
     def start(self, consumer: Consumer) -> None:
+        self.timer = consumer.timer.call_repeatedly(ACK_AGAIN, self.acknowledge_again, (consumer,))
         messages, consumer.left_unacked = consumer.left_unacked, {}
         channel = consumer.task_consumer.channel
         for tag, message in messages.items():
