@@ -39,6 +39,7 @@ def column(asked: argparse.Namespace, plain: bool) -> Record:
     mail.controller.start()
     with tempfile.TemporaryDirectory(prefix="celeriac-chaos-") as folder:
         stack = ChaosStack(fresh_clone(Path(folder)), mail, plain)
+        stack.refuse_if_there()  # outside of what removes it
         try:
             stack.begin()
             record = run(stack, draw(asked.seed, asked.fault, plain), asked.seed, asked.minutes * 60)

@@ -41,9 +41,17 @@ class ChaosStack(Stack):
             WORKER_HEAVY_CONCURRENCY="2",
         )
 
+    def refuse_if_there(self) -> None:
+        """Before anything is touched: a stack of this name is somebody's run, or what a killed one has left, and
+        nobody can tell which from here."""
+        if self.ids(everything=True):
+            raise RuntimeError(
+                f"{self.project} is there already. Wait until that run is over; when it was killed: "
+                f"docker compose -p {self.project} down --volumes"
+            )
+
     def begin(self) -> None:
         """From nothing to a stack that takes orders."""
-        self.remove()  # what a run that was killed has left
         self.up()
         self.python("import sys; sys.path.append('/srv'); from chaos.models import create; create()")
         if not self.plain:

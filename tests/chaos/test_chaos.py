@@ -20,6 +20,7 @@ FAULTS = ("kill worker", "flushall", "kill redis", "kill postgres")
 def stack(tmp_path: Path, mail: MailServer) -> Iterator[ChaosStack]:
     """One of its own, besides the one that the other tests share."""
     stack = ChaosStack(fresh_clone(tmp_path), mail)
+    stack.refuse_if_there()  # outside of what removes it
     try:
         stack.begin()
         yield stack
