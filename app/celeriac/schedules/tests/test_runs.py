@@ -88,7 +88,7 @@ def test_a_hundred_runs_are_one_round_trip(queue, monkeypatch):
 
     monkeypatch.setattr(OnceBatch, "flush", counted)
     row, sender = every(3600), Sender(current_app)
-    hundred = [ScheduleRun(periodic_task=row, task_id=f"run-{number}") for number in range(100)]
+    hundred = [ScheduleRun(periodic_task=row) for _ in range(100)]
 
     sender.send(hundred)
     sender.close()
@@ -110,9 +110,10 @@ def test_redis_drops_a_run_it_has_had_and_takes_the_others(queue):
 
 def test_redis_forgets_what_it_has_had_after_a_while(queue):
     row, sender = every(3600), Sender(current_app)
-    sender.send([ScheduleRun(periodic_task=row, task_id="forgotten")])
+    run = ScheduleRun(periodic_task=row)
+    sender.send([run])
 
-    seconds = sender.channel.client.ttl("celeriac.sent.forgotten")
+    seconds = sender.channel.client.ttl(f"celeriac.sent.{run.task_id}")
     sender.close()
 
     assert 0 < seconds <= runs.REMEMBERED
