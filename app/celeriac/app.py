@@ -7,6 +7,7 @@ from celery import states
 from celery.backends.redis import RedisBackend
 
 from celeriac.jobs import execution
+from celeriac.tracking import PROGRESS
 
 
 class JobsMixin:
@@ -17,6 +18,9 @@ class JobsMixin:
     ) -> Any:
         """Not that a job is started while it is not claimed: its delivery may be dropped, and its result be there."""
         if state == states.STARTED and execution.is_job(request) and not getattr(request, "job", None):
+            return None
+        # A task that its hard time limit ends reports on for the moment until it is killed.
+        if state == PROGRESS and self.get_task_meta(task_id, cache=False)["status"] in states.READY_STATES:  # type: ignore[attr-defined]
             return None
         return super().store_result(task_id, result, state, *args, request=request, **kwargs)  # type: ignore[misc]
 

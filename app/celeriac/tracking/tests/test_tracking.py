@@ -166,3 +166,11 @@ def test_an_id_may_be_given(client):
     assert track(request, "Chord", task_id="given") == "given"
     assert track(request, "Chord", task_id="given") == "given"
     assert TrackedTask.objects.count() == 1
+
+
+def test_progress_that_comes_after_the_end_changes_nothing(visitor):
+    """A task that its hard time limit ends reports on for the moment until it is killed."""
+    store(visitor, states.FAILURE, ValueError("too long"))
+    store(visitor, PROGRESS, {"done": 5, "total": 9, "note": ""})
+
+    assert json_of(visitor, visitor.task_id).json()["word"] == "failed"
