@@ -58,11 +58,11 @@ class Styled(admin.ModelAdmin):
 
 
 def attach_results(request: HttpRequest, runs: Iterable[Any]) -> None:
-    """Give each run its ``result``, in one query, and the address of its page if the user may open that."""
+    """Give each run its ``result``, in one query, and the address of its page if the user may read it."""
     wanted = {run.task_id: run for run in runs}
     may_look = request.user.has_perm("django_celery_results.view_taskresult")
     for run in wanted.values():
-        run.result, run.result_url = None, ""
+        run.result, run.result_url, run.may_read = None, "", may_look
     for result in TaskResult.objects.filter(task_id__in=wanted):
         run = wanted[result.task_id]
         run.result = result
@@ -114,7 +114,6 @@ class ScheduleRunAdmin(Styled):
         run = super().get_object(request, *args)
         if run:
             attach_results(request, [run])
-            run.may_read = request.user.has_perm("django_celery_results.view_taskresult")
         return run
 
     @admin.display(ordering="due_at")
@@ -182,7 +181,6 @@ class MissedFilter(BrokenFilter):
 
 
 MISSED = (ScheduleRun.Kind.LATE, ScheduleRun.Kind.SKIPPED)
-SWITCH = (("enabled", admin.BooleanFieldListFilter), BrokenFilter, MissedFilter)
 
 
 @admin.register(PeriodicTask)
@@ -190,7 +188,7 @@ class ScheduleAdmin(Styled):
     form = ScheduleForm
     change_form_template = "celeriac/schedule_form.html"
     list_display = ["name", "notes", "enabled", "next_run", "last_run", "schedule"]
-    list_filter = SWITCH
+    list_filter = (("enabled", admin.BooleanFieldListFilter), BrokenFilter, MissedFilter)
     search_fields = ["name", "task"]
     ordering = ["name"]
     show_full_result_count = False

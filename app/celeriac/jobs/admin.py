@@ -60,7 +60,7 @@ class TaskFilter(admin.SimpleListFilter):
     title = parameter_name = "task"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        current_app.loader.import_default_modules()
+        current_app.loader.init_worker()  # imports the tasks, once
         app = current_app._get_current_object()
         return [(name, name) for name in sorted(app.tasks) if is_durable(app, name)]
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 from celery import Celery, current_app, current_task
 from celery.app import amqp
@@ -55,15 +56,17 @@ UPDATE celeriac_job SET state = 'failed', error = %s, finished_at = now() WHERE 
 class AMQP(amqp.AMQP):
     """Celery's maker of messages; those of durable tasks go through Postgres."""
 
-    def _create_task_sender(self) -> Callable[..., Any]:
-        send = super()._create_task_sender()
+    @cached_property
+    def publish_task_message(self) -> Callable[..., Any]:
+        """Celery's own: to Redis, durable or not."""
+        return super()._create_task_sender()
 
+    def _create_task_sender(self) -> Callable[..., Any]:
         def send_task_message(producer: Any, name: str, message: task_message, **options: Any) -> Any:
             if not is_durable(self.app, name):
-                return send(producer, name, message, **options)
+                return self.publish_task_message(producer, name, message, **options)
             return record([job_of(self.app, name, message, options)])
 
-        self.publish_task_message = send
         return send_task_message
 
 
@@ -134,7 +137,13 @@ def record(jobs: list[Job]) -> None:
         return
     new = insert(jobs)
     # One that is there already (the next step of a chain whose task was run a second time) is left alone.
-    if due := [job for job in jobs if job.id in new and job.due_at <= timezone.now() + timedelta(seconds=PARK)]:
+    publish_on_commit(job for job in jobs if job.id in new)
+
+
+def publish_on_commit(jobs: Iterable[Any]) -> None:
+    """Publish those of these rows that are due, when the transaction is committed."""
+    horizon = timezone.now() + timedelta(seconds=PARK)
+    if due := [job for job in jobs if job.due_at <= horizon]:
         transaction.on_commit(lambda: publish_soon(due), robust=True)
 
 
@@ -147,12 +156,12 @@ def insert(jobs: Sequence[Job]) -> set[str]:
 
 
 @contextmanager
-def together() -> Iterator[list[Job]]:
+def together() -> Iterator[None]:
     """Durable tasks that are sent in this block are one statement and one round trip when it ends."""
-    token = gathering.set([])
+    gathered: list[Job] = []
+    token = gathering.set(gathered)
     try:
-        yield cast(list[Job], gathering.get())
-        gathered = cast(list[Job], gathering.get())
+        yield
     finally:
         gathering.reset(token)
     for start in range(0, len(gathered), 5000):
@@ -166,7 +175,7 @@ _local = threading.local()
 _resting_until = 0.0
 
 
-def publish_soon(jobs: list[Job]) -> None:
+def publish_soon(jobs: list[Any]) -> None:
     """Publish them now, if Redis is there; the reconciler does it else."""
     global _resting_until
     if time.monotonic() < _resting_until:
@@ -202,11 +211,9 @@ def send(producer: Any, job: Any) -> None:
     """Put one job's message into the producer's batch."""
     headers, properties = dict(job.message["headers"]), dict(job.message["properties"])
     body = tuple(loads(job.body))
-    app = current_app._get_current_object()
-    app.amqp.send_task_message  # noqa: B018  makes publish_task_message
     message = task_message(headers=headers, properties=properties, body=body, sent_event=None)
     options = {key: value for key, value in job.message["options"].items() if value is not None}
-    app.amqp.publish_task_message(producer, job.task, message, retry=False, **options)
+    current_app.amqp.publish_task_message(producer, job.task, message, retry=False, **options)
 
 
 def fail(job: Any, error: Exception) -> None:

@@ -13,11 +13,11 @@ from celery import current_app, states
 from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from kombu.utils.json import dumps, loads
 
 from celeriac.jobs import HEADER
-from celeriac.jobs.patience import patiently
+from celeriac.postgres import POSTGRES_AWAY, patiently
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +116,9 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     except LostLeaseError:
         logger.warning("the lease of %s was lost: what it wrote is rolled back", request.id)
         raise Ignore from None
-    except (OperationalError, InterfaceError, Reject) as error:
+    except POSTGRES_AWAY + (Reject,) as error:
         # Reject: `autoretry_for` could not even ask for its retry.
-        if isinstance(error, Reject) and not isinstance(error.reason, (OperationalError, InterfaceError)):
+        if isinstance(error, Reject) and not isinstance(error.reason, POSTGRES_AWAY):
             raise
         if session is not None and not session.closed:  # not Django's: atomic() has connected anew by now
             raise  # the task's own: a deadlock, a statement's timeout

@@ -18,7 +18,7 @@ from django_celery_results.models import TaskResult
 from kombu.utils.json import loads
 
 from celeriac.broker import BROKER_AWAY
-from celeriac.jobs.enqueue import PARK, publish_soon
+from celeriac.jobs.enqueue import PARK, publish_on_commit
 from celeriac.models import Job
 
 #: Jobs in one transaction; each with its message, which may be long.
@@ -76,10 +76,7 @@ def retry(ids: Sequence[str]) -> list[Job]:
     with transaction.atomic():
         jobs = list(Job.objects.raw(RETRY, {"ids": list(ids), "states": list(RETRIED)}))
         forget_results([job.id for job in jobs])
-        soon = timezone.now() + timedelta(seconds=PARK)
-        due: list[Any] = [job for job in jobs if job.due_at <= soon]
-        if due:
-            transaction.on_commit(partial(publish_soon, due), robust=True)
+        publish_on_commit(jobs)
     return jobs
 
 

@@ -8,8 +8,10 @@ import os
 import socket
 import time
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from celeriac.postgres import POSTGRES_AWAY
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Leader:
         asked_at = time.monotonic()
         try:
             held = self._still_holds() if self.held_at is not None else self._acquires()
-        except (OperationalError, InterfaceError):
+        except POSTGRES_AWAY:
             self.resign()
             raise
         self.held_at = asked_at if held else None

@@ -4,7 +4,6 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from datetime import tzinfo
-from functools import cache
 from typing import Any
 
 from celery import Task, current_app
@@ -59,20 +58,15 @@ def in_words(found: dict[str, str]) -> str:
 # --- The task and what it is given ---------------------------------------------------------------------------
 
 
-@cache
-def _import_tasks() -> None:
-    current_app.loader.init_worker()
-
-
 def task_names() -> list[str]:
     """The tasks of this app, and of Celery's own the one that is of use by itself."""
-    _import_tasks()
+    current_app.loader.init_worker()  # imports the tasks, once
     own = "celery.backend_cleanup"
     return sorted(name for name in current_app.tasks if not name.startswith("celery.") or name == own)
 
 
 def registered(name: str) -> Task | None:
-    _import_tasks()
+    current_app.loader.init_worker()  # imports the tasks, once
     return current_app.tasks.get(name)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, current_app
-from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from kombu import Producer
@@ -15,11 +14,10 @@ from kombu.transport.redis import PublishBatch
 from accounts.models import User
 from celeriac.broker import BROKER_AWAY, Publisher
 from celeriac.models import ScheduleRun
+from celeriac.postgres import POSTGRES_AWAY
 
 logger = logging.getLogger(__name__)
 
-#: What writing the row of a durable task raises.
-POSTGRES_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError)
 #: A message that was sent already is dropped by Redis itself. One whose answer was lost is sent again by the next
 #: look, seconds later; a leader that was frozen in the middle of it, when it wakes up.
 REMEMBERED = 3600  # seconds
@@ -75,7 +73,7 @@ class Sender(Publisher):
                 self.app.tasks[task.task].apply_async(args, kwargs, **options)
             else:
                 self.app.send_task(task.task, args, kwargs, **options)
-        except BROKER_AWAY + POSTGRES_AWAY:
+        except BROKER_AWAY + POSTGRES_AWAY:  # the latter of a durable task, whose row is written
             raise
         except Exception as error:  # a row that is wrong is its own problem, and nobody else's
             run.error = f"{type(error).__name__}: {error}"

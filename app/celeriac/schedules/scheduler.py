@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery.utils import uuid
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import close_old_connections, connection
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler as StockScheduler
@@ -20,6 +20,7 @@ from celeriac.broker import BROKER_AWAY
 from celeriac.health.heartbeat import Heartbeat
 from celeriac.jobs.reconcile import Reconciler
 from celeriac.models import Schedule, ScheduleRun
+from celeriac.postgres import POSTGRES_AWAY
 from celeriac.schedules.leader import Leader
 from celeriac.schedules.plan import next_run
 from celeriac.schedules.planner import Planner, load
@@ -92,7 +93,7 @@ class DatabaseScheduler(StockScheduler):
             self.planner.refresh()
             self.send_unsent()
             wait = self.send_due()
-        except (OperationalError, InterfaceError) as error:
+        except POSTGRES_AWAY as error:
             return self._wait_for("Postgres", error)
         except BROKER_AWAY as error:
             return self._wait_for("Redis", error)

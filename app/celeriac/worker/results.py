@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import states
 from celery.canvas import maybe_signature
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import BooleanField, QuerySet
 from django.db.models.expressions import RawSQL
 from django_celery_results.backends import DatabaseBackend as StockBackend
@@ -16,6 +16,7 @@ from django_celery_results.models import ChordCounter
 
 from celeriac.cleanup import delete_in_batches, expired_before
 from celeriac.health.worker import heartbeat
+from celeriac.postgres import POSTGRES_AWAY
 
 
 class DatabaseBackend(StockBackend):
@@ -23,7 +24,7 @@ class DatabaseBackend(StockBackend):
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Whether storing can be tried again: always, when it was the connection that failed."""
-        if not isinstance(exc, (OperationalError, InterfaceError)):
+        if not isinstance(exc, POSTGRES_AWAY):
             return False
         connection.close()
         heartbeat.beat()  # the main process stores results, too, for children that died: waiting is being alive

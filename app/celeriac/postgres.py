@@ -1,4 +1,4 @@
-"""Waiting for Postgres, where giving up would lose something."""
+"""Postgres that is away: what that raises, and waiting for it where giving up would lose something."""
 
 import logging
 import time
@@ -9,6 +9,9 @@ from typing import ParamSpec, TypeVar
 from django.db import InterfaceError, OperationalError, connection
 
 logger = logging.getLogger(__name__)
+
+#: What a query raises when its connection is refused, or was lost.
+POSTGRES_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -22,7 +25,7 @@ def patiently(function: Callable[P, R]) -> Callable[P, R]:
         while True:
             try:
                 return function(*args, **kwargs)
-            except (OperationalError, InterfaceError) as error:
+            except POSTGRES_AWAY as error:
                 if connection.in_atomic_block:
                     raise
                 connection.close()
