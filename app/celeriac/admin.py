@@ -30,6 +30,7 @@ from django_celery_results.models import TaskResult
 
 import celeriac.jobs.admin  # noqa: F401  registers jobs
 from celeriac.models import Schedule, ScheduleRun
+from celeriac.readonly import ReadOnlyAdmin
 from celeriac.schedules.differences import differences
 from celeriac.schedules.forms import ClockedForm, CrontabForm, IntervalForm, ScheduleForm, SolarForm
 from celeriac.schedules.problems import MESSAGE, in_words, problems, registered
@@ -96,7 +97,7 @@ class RunList(ChangeList):
 
 
 @admin.register(ScheduleRun)
-class ScheduleRunAdmin(Styled):
+class ScheduleRunAdmin(Styled, ReadOnlyAdmin):
     """What was sent, when and why; nobody edits history."""
 
     list_display = ["due", "periodic_task", "kind", "state", "sent", "user"]
@@ -135,15 +136,6 @@ class ScheduleRunAdmin(Styled):
     def schedule(self, run: ScheduleRun) -> SafeString:
         address = reverse("admin:django_celery_beat_periodictask_change", args=[run.periodic_task_id])
         return format_html('<a href="{}">{}</a>', address, run.periodic_task.name)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
 
 # --- Schedules ----------------------------------------------------------------------------------------------------

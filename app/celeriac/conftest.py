@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a real worker, and a broker of their own to kill."""
+"""Fixtures for tests that need a real worker and a broker of their own to kill, or somebody who is signed in."""
 
 import os
 import signal
@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from celery import Task
 from django.conf import settings
+from django.contrib.auth.models import Permission
 from django.db import connection
+from django.test import Client
 from kombu import Connection
 from redis import Redis
 
@@ -140,3 +142,23 @@ def notes(tmp_path: Path) -> Callable[[], list[str]]:
 
     read.path = str(path)  # type: ignore[attr-defined]
     return read
+
+
+@pytest.fixture
+def plain_static_files(settings: Any) -> None:
+    """Pages name static files as they are: tests need no collectstatic."""
+    backend = "django.contrib.staticfiles.storage.StaticFilesStorage"
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": backend}}
+
+
+@pytest.fixture
+def sign_in(client: Client, django_user_model: Any) -> Callable[..., Any]:
+    """Sign ``client`` in as a new member of staff with these permissions; returns the user."""
+
+    def sign_in(*permissions: str, name: str = "staff") -> Any:
+        user = django_user_model.objects.create_user(name, is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        client.force_login(user)
+        return user
+
+    return sign_in

@@ -4,17 +4,16 @@ import pytest
 from celery import current_app
 from django.core.cache import cache
 
-from celeriac.conftest import broker, notes, start_worker  # noqa: F401  for tests with a real worker
+from celeriac.conftest import broker, notes, plain_static_files, sign_in, start_worker  # noqa: F401
 from celeriac.jobs import enqueue
-from celeriac.jobs.tests.conftest import app, ended, reconcile  # noqa: F401  and for durable jobs
+from celeriac.jobs.tests.conftest import app, ended, reconcile  # noqa: F401
 from demo.servers import free_port
 
 
 @pytest.fixture(autouse=True)
-def _plain_static_files(settings):
-    """Pages name static files as they are: tests need no collectstatic."""
-    backend = "django.contrib.staticfiles.storage.StaticFilesStorage"
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": backend}}
+def _pages(request):
+    """Every demo has some."""
+    request.getfixturevalue("plain_static_files")
 
 
 @pytest.fixture

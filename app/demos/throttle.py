@@ -5,9 +5,11 @@ import time
 
 from django.conf import settings
 from django.core.cache import cache
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 WINDOW = 60  # seconds
+#: For pages on which there is nothing to be kept but what is saved; takes the seconds.
+TOO_MANY = "That is a lot for one minute. Nothing is lost: try again in {} s."
 
 
 def seconds_to_wait(request: HttpRequest, demo: str) -> int:
@@ -23,6 +25,13 @@ def seconds_to_wait(request: HttpRequest, demo: str) -> int:
         return math.ceil(posts[0] + WINDOW - now)
     cache.set(key, [*posts, now], timeout=WINDOW)
     return 0
+
+
+def too_many(page: HttpResponse, seconds: int) -> HttpResponse:
+    """The same page as 429, Too Many Requests."""
+    page.status_code = 429
+    page["Retry-After"] = str(seconds)
+    return page
 
 
 def client_address(request: HttpRequest) -> str:

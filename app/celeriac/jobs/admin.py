@@ -11,7 +11,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize, truncatechars
 from django.urls import reverse
@@ -24,6 +24,7 @@ from django_celery_results.models import TaskResult
 from celeriac.jobs import is_durable, operate
 from celeriac.jobs.operate import CANCELLED, RETRIED, STOPPED, State
 from celeriac.models import Job
+from celeriac.readonly import ReadOnlyAdmin
 from celeriac.schedules.words import clock
 
 #: How many jobs the list counts and one click acts on, so that neither takes long with a million.
@@ -90,7 +91,7 @@ def at(column: str, words: str) -> Callable[[Any, Job], SafeString | str]:
 
 
 @admin.register(Job)
-class JobAdmin(admin.ModelAdmin):
+class JobAdmin(ReadOnlyAdmin):
     change_list_template = "celeriac/job_list.html"
     change_form_template = "celeriac/job.html"
     list_display = ("task", "status", "problem", "arguments", "tries", "created", "waited", "ran", "queue", "worker")
@@ -127,15 +128,6 @@ class JobAdmin(admin.ModelAdmin):
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """To act on jobs is Django's permission to change them; there is nothing else in them to be changed."""
         return request.user.has_perm("celeriac.change_job")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
     # --- reading --------------------------------------------------------------------------------------------
 

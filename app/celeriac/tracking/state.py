@@ -62,6 +62,14 @@ def state_of(task_id: str) -> TaskState:
     )
 
 
+def has_ended(task_id: str) -> bool:
+    """Whether a task has ended, well or not; not, as far as anybody knows, while results are away: ask again."""
+    try:
+        return state_of(task_id).ready
+    except Exception:  # any backend, any driver
+        return False
+
+
 def _progress(meta: Any) -> dict[str, Any]:
     done, total = meta.get("done", 0), meta.get("total")
     percent = min(100, int(100 * done / total)) if total else None

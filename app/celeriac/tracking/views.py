@@ -24,10 +24,10 @@ def task_json(request: HttpRequest, task_id: str) -> JsonResponse:
 
 @require_safe
 @never_cache
-def task_status(request: HttpRequest, task_id: str) -> HttpResponse:
+def task_status(request: HttpRequest, task_id: str, template: str = "celeriac/task_status.html") -> HttpResponse:
     """What htmx polls. While nothing is new it answers 204, and a screen reader has nothing to repeat."""
     tracked = get_object_or_404(TrackedTask.objects.owned_by(request), task_id=task_id)
     task = state_of(task_id)
     if request.GET.get("seen") == task.seen:
         return HttpResponse(status=204)
-    return render(request, "celeriac/task_status.html", {"task": task, "tracked": tracked})
+    return render(request, template, {"task": task, "tracked": tracked})

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from celeriac.broker import BROKER_AWAY
 from celeriac.models import TrackedTask
 from celeriac.tracking import track
-from celeriac.tracking.state import state_of
+from celeriac.tracking.state import has_ended
 from demos import throttle
 from demos.articles.forms import ArticleForm, EditForm
 from demos.articles.models import Article
@@ -29,7 +29,6 @@ COUNTDOWN = 15
 #: Two ways to queue a task in a transaction, and what their tasks are called on the page.
 WAYS = {"inside": "Queued inside the transaction", "on_commit": "Queued on commit"}
 FIRST_TEXT = "FYI: MyCorp needs this ASAP. The place is TBD."
-TOO_MANY = "That is a lot for one minute. Nothing is lost: try again in {} s."
 AWAY = "The queue cannot be reached just now, so no task was started. Your articles are safe: try again in a minute."
 
 
@@ -40,8 +39,8 @@ def index(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return show_index(request, form)
     if seconds := throttle.seconds_to_wait(request, "articles"):
-        form.add_error(None, TOO_MANY.format(seconds))
-        return wait(show_index(request, form), seconds)
+        form.add_error(None, throttle.TOO_MANY.format(seconds))
+        return throttle.too_many(show_index(request, form), seconds)
     with transaction.atomic():
         article = Article.objects.create(**form.cleaned_data, **Article.owner(request))
         Article.objects.create(**form.cleaned_data, twin_of=article)
@@ -77,8 +76,8 @@ def start(request: HttpRequest, pk: UUID) -> HttpResponse:
     article = get_object_or_404(mine(request), pk=pk)
     twin = article.twin
     if seconds := throttle.seconds_to_wait(request, "articles"):
-        messages.error(request, TOO_MANY.format(seconds))
-        return wait(show_article(request, pk), seconds)
+        messages.error(request, throttle.TOO_MANY.format(seconds))
+        return throttle.too_many(show_article(request, pk), seconds)
     try:
         with transaction.atomic():
             article.task_id = track(request, "With its id")
@@ -101,7 +100,7 @@ def start(request: HttpRequest, pk: UUID) -> HttpResponse:
 def texts(request: HttpRequest, pk: UUID) -> HttpResponse:
     """What htmx polls: nothing while the tasks are under way, then both texts as they have become."""
     article = get_object_or_404(mine(request), pk=pk)
-    if under_way(tasks_of(article)):
+    if not all_ended(tasks_of(article)):
         return HttpResponse(status=204)
     return render(request, "articles/texts.html", {"article": article})
 
@@ -113,8 +112,8 @@ def commit(request: HttpRequest) -> HttpResponse:
     if way not in WAYS:
         raise Http404
     if seconds := throttle.seconds_to_wait(request, "articles"):
-        messages.error(request, TOO_MANY.format(seconds))
-        return wait(show_index(request), seconds)
+        messages.error(request, throttle.TOO_MANY.format(seconds))
+        return throttle.too_many(show_index(request), seconds)
     task_id = track(request, WAYS[way])
     try:
         with transaction.atomic():
@@ -148,11 +147,8 @@ def tasks_of(article: Article) -> list[TrackedTask]:
     return list(started.order_by("started_at"))
 
 
-def under_way(tasks: list[TrackedTask]) -> bool:
-    try:
-        return not all(state_of(task.pk).ready for task in tasks)
-    except Exception:  # results are away, whatever their driver calls it: ask again
-        return True
+def all_ended(tasks: list[TrackedTask]) -> bool:
+    return all(has_ended(task.pk) for task in tasks)
 
 
 def show_index(request: HttpRequest, form: ArticleForm | None = None) -> HttpResponse:
@@ -174,14 +170,7 @@ def show_article(request: HttpRequest, pk: UUID, form: EditForm | None = None) -
         "article": article,
         "tasks": tasks,
         "form": form or EditForm(instance=article, initial={"version": article.version}),
-        "under_way": under_way(tasks),
+        "under_way": not all_ended(tasks),
         "countdown": COUNTDOWN,
     }
     return render(request, "articles/article.html", context)
-
-
-def wait(response: HttpResponse, seconds: int) -> HttpResponse:
-    """The same page as 429, Too Many Requests."""
-    response.status_code = 429
-    response["Retry-After"] = str(seconds)
-    return response

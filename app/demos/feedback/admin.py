@@ -1,19 +1,18 @@
 """Feedback for staff: read all of it, and send again what did not arrive."""
 
-from typing import Any
-
 from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.template.defaultfilters import truncatechars
 
+from celeriac.readonly import NotAddedAdmin
 from demos.feedback import tasks
 from demos.feedback.models import Feedback
 
 
 @admin.register(Feedback)
-class FeedbackAdmin(admin.ModelAdmin):
+class FeedbackAdmin(NotAddedAdmin):
     list_display = ["email", "short_message", "state", "attempts", "created_at"]
     list_filter = [
         ("delivered_at", admin.EmptyFieldListFilter),
@@ -56,13 +55,3 @@ class FeedbackAdmin(admin.ModelAdmin):
                 f"Skipped, as delivered or just being sent: {len(skipped)} ({'; '.join(skipped)}).",
                 messages.WARNING,
             )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        # Nothing can be edited, so there is nothing to save.
-        context |= {"show_save": False, "show_save_and_continue": False}
-        return super().render_change_form(request, context, *args, **kwargs)

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import transaction
 from django.forms import BaseModelForm, ModelForm
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
@@ -14,6 +14,7 @@ from demos import throttle
 from demos.feedback.forms import FeedbackForm
 from demos.feedback.models import Feedback
 from demos.feedback.tasks import send_feedback
+from demos.polling import OnlyNews
 
 
 class FeedbackCreate(CreateView):
@@ -23,9 +24,7 @@ class FeedbackCreate(CreateView):
     def form_valid(self, form: BaseModelForm) -> HttpResponse:
         if seconds := throttle.seconds_to_wait(self.request, "feedback"):
             form.add_error(None, f"That is a lot for one minute. Your text is kept: send it in {seconds} s.")
-            response = self.render_to_response(self.get_context_data(form=form), status=429)
-            response["Retry-After"] = str(seconds)
-            return response
+            return throttle.too_many(self.render_to_response(self.get_context_data(form=form)), seconds)
         feedback = form.save(commit=False)
         with transaction.atomic():
             feedback.save()
@@ -50,14 +49,5 @@ class FeedbackDetail(DetailView):
         return super().get_context_data(state=state, seen=f"{state}-{self.object.attempts}", **kwargs)
 
 
-class FeedbackStatus(FeedbackDetail):
-    """What htmx polls. While nothing is new it answers 204, and a screen reader has nothing to repeat."""
-
+class FeedbackStatus(OnlyNews, FeedbackDetail):
     template_name = "feedback/status.html"
-
-    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        self.object = self.get_object()
-        context = self.get_context_data(object=self.object)
-        if request.GET.get("seen") == context["seen"]:
-            return HttpResponse(status=204)
-        return self.render_to_response(context)

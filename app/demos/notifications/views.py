@@ -17,7 +17,7 @@ from celeriac.jobs import operate
 from celeriac.models import TrackedTask
 from celeriac.schedules.words import when
 from celeriac.tracking import track
-from celeriac.tracking.state import state_of
+from celeriac.tracking.state import has_ended
 from demos import throttle
 from demos.notifications.forms import CampaignForm
 from demos.notifications.models import Campaign, Recipient
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 WORK, SOFT_LIMIT, HARD_LIMIT = 20, 2, 4
 LIMITED = {"polite": (polite, "Ends at the soft limit"), "stubborn": (stubborn, "Killed by the hard limit")}
 FIRST = {"subject": "We open on Monday", "text": "Come and see us.", "addresses": "ada@example.org\ngrace@example.net"}
-TOO_MANY = "That is a lot for one minute. Nothing is lost: try again in {} s."
 AWAY = "The queue cannot be reached just now. Nothing was started: try again in a minute."
 
 
@@ -41,8 +40,8 @@ def index(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return show_index(request, form)
     if seconds := throttle.seconds_to_wait(request, "notifications"):
-        form.add_error(None, TOO_MANY.format(seconds))
-        return wait(show_index(request, form), seconds)
+        form.add_error(None, throttle.TOO_MANY.format(seconds))
+        return throttle.too_many(show_index(request, form), seconds)
     with transaction.atomic():
         addresses = form.cleaned_data.pop("addresses")
         campaign = Campaign.objects.create(**form.cleaned_data, **Campaign.owner(request))
@@ -73,8 +72,8 @@ def send_the_rest(request: HttpRequest, pk: UUID) -> HttpResponse:
     """For those who wait when it has failed."""
     campaign = get_object_or_404(Campaign.objects.owned_by(request), pk=pk)
     if seconds := throttle.seconds_to_wait(request, "notifications"):
-        messages.error(request, TOO_MANY.format(seconds))
-        return wait(show_campaign(request, campaign), seconds)
+        messages.error(request, throttle.TOO_MANY.format(seconds))
+        return throttle.too_many(show_campaign(request, campaign), seconds)
     now = recipients_of(campaign)
     if now["waiting"] and not now["under_way"]:
         queue(request, campaign)
@@ -99,8 +98,8 @@ def limits(request: HttpRequest) -> HttpResponse:
     if name not in LIMITED:
         raise Http404
     if seconds := throttle.seconds_to_wait(request, "notifications"):
-        messages.error(request, TOO_MANY.format(seconds))
-        return wait(show_index(request), seconds)
+        messages.error(request, throttle.TOO_MANY.format(seconds))
+        return throttle.too_many(show_index(request), seconds)
     task, label = LIMITED[name]
     task_id = track(request, label)
     try:
@@ -112,18 +111,11 @@ def limits(request: HttpRequest) -> HttpResponse:
     return redirect("notifications:index")
 
 
-def under_way(task: TrackedTask | None) -> bool:
-    try:
-        return bool(task and not state_of(task.pk).ready)
-    except Exception:  # results are away, whatever their driver calls it: ask again
-        return True
-
-
 def recipients_of(campaign: Campaign) -> dict[str, object]:
     # None when it is so long ago that its result is deleted.
     task = TrackedTask.objects.filter(task_id=campaign.task_id).first()
     # Asked before the rows are read: what has ended then has written all of them.
-    busy = under_way(task)
+    busy = bool(task and not has_ended(task.pk))
     rows = list(campaign.recipients.all())
     waiting = sum(1 for row in rows if not row.sent_at and not row.refused)
     return {
@@ -155,10 +147,3 @@ def show_index(request: HttpRequest, form: CampaignForm | None = None) -> HttpRe
         ],
     }
     return render(request, "notifications/index.html", context)
-
-
-def wait(response: HttpResponse, seconds: int) -> HttpResponse:
-    """The same page as 429, Too Many Requests."""
-    response.status_code = 429
-    response["Retry-After"] = str(seconds)
-    return response

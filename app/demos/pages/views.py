@@ -18,6 +18,7 @@ from demos import throttle
 from demos.pages.forms import PagesForm
 from demos.pages.models import Batch, Page, summary_of
 from demos.pages.tasks import read_pages
+from demos.polling import OnlyNews
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,7 @@ class Index(FormView):
     def form_valid(self, form: PagesForm) -> HttpResponse:
         if seconds := throttle.seconds_to_wait(self.request, "pages"):
             sentence = f"That is a lot for one minute. Your list is kept: send it in {seconds} s."
-            response = self.refused(form, sentence, 429)
-            response["Retry-After"] = str(seconds)
-            return response
+            return throttle.too_many(self.refused(form, sentence), seconds)
         batch = save(self.request, form.cleaned_data["addresses"])
         try:
             # After the commit: a quick worker would not find the rows before.
@@ -47,7 +46,7 @@ class Index(FormView):
         form.fields["addresses"].widget.attrs["autofocus"] = True
         return super().form_invalid(form)
 
-    def refused(self, form: PagesForm, sentence: str, status: int) -> HttpResponse:
+    def refused(self, form: PagesForm, sentence: str, status: int = 200) -> HttpResponse:
         form.add_error(None, sentence)
         return self.render_to_response(self.get_context_data(form=form), status=status)
 
@@ -83,14 +82,5 @@ class BatchDetail(DetailView):
         )
 
 
-class BatchRows(BatchDetail):
-    """What htmx polls. While nothing is new it answers 204, and a screen reader has nothing to repeat."""
-
+class BatchRows(OnlyNews, BatchDetail):
     template_name = "pages/rows.html"
-
-    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        self.object = self.get_object()
-        context = self.get_context_data(object=self.object)
-        if request.GET.get("seen") == context["seen"]:
-            return HttpResponse(status=204)
-        return self.render_to_response(context)

@@ -1,17 +1,16 @@
 """Uploads for staff: see what was sent and what became of it, and start again what failed."""
 
-from typing import Any
-
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 
+from celeriac.readonly import NotAddedAdmin
 from demos.uploads.models import Upload
 from demos.uploads.tasks import start
 
 
 @admin.register(Upload)
-class UploadAdmin(admin.ModelAdmin):
+class UploadAdmin(NotAddedAdmin):
     list_display = ["name", "kind", "size", "state", "user", "created_at"]
     list_select_related = ["user"]
     list_filter = [
@@ -54,13 +53,3 @@ class UploadAdmin(admin.ModelAdmin):
                 f"Skipped, as done, under way, or not to be mended: {len(skipped)} ({'; '.join(skipped)}).",
                 messages.WARNING,
             )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def render_change_form(
-        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> HttpResponse:
-        # Nothing can be edited, so there is nothing to save.
-        context |= {"show_save": False, "show_save_and_continue": False}
-        return super().render_change_form(request, context, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from celeriac.tracking.views import task_status
 from demos.widgets import views
 
 app_name = "widgets"
@@ -11,5 +12,5 @@ urlpatterns = [
     path("debug/", views.debug, name="debug"),
     path("limited/", views.rush, name="limited"),
     path("new/", views.make, name="new"),
-    path("answers/<str:task_id>/", views.answer, name="answer"),
+    path("answers/<str:task_id>/", task_status, {"template": "widgets/answer.html"}, name="answer"),
 ]

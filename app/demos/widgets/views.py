@@ -8,7 +8,7 @@ from celery import current_app, states
 from celery.result import AsyncResult
 from django import forms
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -92,17 +92,6 @@ def make(request: HttpRequest) -> HttpResponse:
     return redirect(f"{reverse('widgets:index')}#widgets")
 
 
-@require_safe
-@never_cache
-def answer(request: HttpRequest, task_id: str) -> HttpResponse:
-    """What htmx polls for a task whose result is shown as a table. While nothing is new it answers 204."""
-    tracked = get_object_or_404(TrackedTask.objects.owned_by(request), task_id=task_id)
-    task = state_of(task_id)
-    if request.GET.get("seen") == task.seen:
-        return HttpResponse(status=204)
-    return render(request, "widgets/answer.html", {"task": task, "tracked": tracked})
-
-
 def start(request: HttpRequest, send: Callable[[], calls.Started], **bound: forms.Form) -> HttpResponse:
     """Send it, and keep in the session what was sent; ``bound`` is the form to show again if that cannot be."""
     if seconds := throttle.seconds_to_wait(request, "widgets"):
@@ -117,11 +106,9 @@ def start(request: HttpRequest, send: Callable[[], calls.Started], **bound: form
     return redirect(f"{reverse('widgets:index')}#started")
 
 
-def too_many(request: HttpRequest, seconds: int, **bound: forms.Form) -> HttpResponse:
+def too_many(request: HttpRequest, seconds: int, **bound: Any) -> HttpResponse:
     problem = f"That is a lot for one minute. What you wrote is kept: send it in {seconds} s."
-    response = page(request, problem=problem, status=429, **bound)
-    response["Retry-After"] = str(seconds)
-    return response
+    return throttle.too_many(page(request, problem=problem, **bound), seconds)
 
 
 def page(request: HttpRequest, problem: str = "", status: int = 200, **context: Any) -> HttpResponse:

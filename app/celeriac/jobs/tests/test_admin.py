@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -19,26 +18,18 @@ from tests import tasks
 LIST = "/admin/celeriac/job/"
 ACTIONS = ("run_again", "cancel", "stop", "delete_selected")
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _static_files_that_were_not_collected(settings):
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 
 
 @pytest.fixture
-def staff(client, django_user_model):
-    """Sign in a member of staff with these permissions."""
+def staff(client, sign_in):
+    """The browser of a member of staff with these permissions."""
 
-    def sign_in(*permissions):
-        user = django_user_model.objects.create_user("mina", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-        client.force_login(user)
+    def staff(*permissions):
+        sign_in(*permissions, name="mina")
         return client
 
-    return sign_in
+    return staff
 
 
 @pytest.fixture

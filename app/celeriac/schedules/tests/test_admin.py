@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from celery import current_app
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -23,26 +22,18 @@ LIST = f"{BEAT}/periodictask/"
 RUNS = "/admin/celeriac/schedulerun/"
 ACTIONS = ("enable_tasks", "disable_tasks", "toggle_tasks", "run_tasks", "delete_selected")
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _static_files_that_were_not_collected(settings):
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 
 
 @pytest.fixture
-def staff(client, django_user_model):
-    """Sign in a member of staff with these permissions."""
+def staff(client, sign_in):
+    """The browser of a member of staff with these permissions."""
 
-    def sign_in(*permissions):
-        user = django_user_model.objects.create_user("staff", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-        client.force_login(user)
+    def staff(*permissions):
+        sign_in(*permissions, name="staff")
         return client
 
-    return sign_in
+    return staff
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ import pytest
 from celery import current_app
 from celery.app.backends import by_url
 from celery.result import AsyncResult, GroupResult
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django_celery_results.models import TaskResult
 
@@ -98,13 +96,9 @@ def test_results_are_found_by_their_id_in_another_process(broker, start_worker, 
 
 
 @pytest.fixture
-def reader(client, settings, transactional_db):
+def reader(client, sign_in, plain_static_files, transactional_db):
     """A browser of somebody who may look at results, and nothing else."""
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
-    user = get_user_model().objects.create_user("reader", password="x", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename="view_taskresult"))
-    client.force_login(user)
+    sign_in("view_taskresult", name="reader")
     return client
 
 

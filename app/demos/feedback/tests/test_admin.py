@@ -3,7 +3,6 @@
 import threading
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.db import connection, transaction
 from django.urls import reverse
 from django.utils import timezone
@@ -16,18 +15,14 @@ LIST = "/admin/feedback/feedback/"
 
 
 @pytest.fixture
-def staff(client, django_user_model):
-    """Sign in a member of staff who may do ``permissions`` with feedback."""
+def staff(client, sign_in):
+    """The browser of a member of staff who may do ``permissions`` with feedback."""
 
-    def sign_in(*permissions):
-        user = django_user_model.objects.create_user("staff", is_staff=True)
-        user.user_permissions.set(
-            Permission.objects.filter(codename__in=[f"{permission}_feedback" for permission in permissions])
-        )
-        client.force_login(user)
+    def staff(*permissions):
+        sign_in(*(f"{permission}_feedback" for permission in permissions))
         return client
 
-    return sign_in
+    return staff
 
 
 def send_again(client, *feedback):

@@ -2,7 +2,6 @@
 
 import pytest
 from aiosmtpd.controller import Controller
-from django.contrib.auth.models import Permission
 
 from demos.feedback.tests.conftest import MailServer, smtp  # noqa: F401
 from demos.notifications.models import Campaign, Recipient
@@ -64,17 +63,6 @@ def visitor(client, db):
     session["visitor"] = "this browser"
     session.save()
     return client
-
-
-@pytest.fixture
-def sign_in(client, django_user_model):
-    def sign_in(*permissions):
-        user = django_user_model.objects.create_user("staff", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-        client.force_login(user)
-        return user
-
-    return sign_in
 
 
 def run(campaign):

@@ -1,7 +1,6 @@
 """What staff can do with uploads, and cannot."""
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.utils import timezone
 
 from celeriac.models import Job
@@ -12,17 +11,14 @@ LIST = "/admin/uploads/upload/"
 
 
 @pytest.fixture
-def staff(client, django_user_model):
-    """Sign in a member of staff who may do ``permissions`` with uploads."""
+def staff(client, sign_in):
+    """The browser of a member of staff who may do ``permissions`` with uploads."""
 
-    def sign_in(*permissions):
-        user = django_user_model.objects.create_user("staff", is_staff=True)
-        names = [f"{permission}_upload" for permission in permissions]
-        user.user_permissions.set(Permission.objects.filter(codename__in=names))
-        client.force_login(user)
+    def staff(*permissions):
+        sign_in(*(f"{permission}_upload" for permission in permissions))
         return client
 
-    return sign_in
+    return staff
 
 
 def start_again(client, *uploads):
