@@ -38,18 +38,14 @@ def column(asked: argparse.Namespace, plain: bool) -> Record:
     mail = MailServer()
     mail.controller.start()
     with tempfile.TemporaryDirectory(prefix="celeriac-chaos-") as folder:
-        stack = ChaosStack(fresh_clone(Path(folder)), mail, plain)
-        stack.refuse_if_there()  # outside of what removes it
         try:
-            stack.begin()
-            record = run(stack, draw(asked.seed, asked.fault, plain), asked.seed, asked.minutes * 60)
-            if asked.logs:
-                (asked.output / f"{stack.project}.json").write_text(json.dumps(asdict(record), default=list))
-            return record
+            with ChaosStack(fresh_clone(Path(folder)), mail, plain).running() as stack:
+                record = run(stack, draw(asked.seed, asked.fault, plain), asked.seed, asked.minutes * 60)
+                if asked.logs:
+                    (asked.output / f"{stack.project}.json").write_text(json.dumps(asdict(record), default=list))
+                    (asked.output / f"{stack.project}.log").write_text(stack.logs())
+                return record
         finally:
-            if asked.logs:
-                (asked.output / f"{stack.project}.log").write_text(stack.logs())
-            stack.remove()
             mail.controller.stop()
 
 

@@ -89,6 +89,7 @@ def run(stack: ChaosStack, faults: Sequence[Fault], seed: int, seconds: float) -
     final = Strike("", time.time())
     final.mended = time.time()
     settle(stack, final, {number for each in strikes for number in each.left})
+    await_ends(stack)
     return record(stack, producer, strikes, seed, began)
 
 
@@ -131,6 +132,13 @@ def settle(stack: ChaosStack, this: Strike, given_up: set[int]) -> bool:
             return True
         if stopping.is_set() or this.settled - moved > still or this.settled - began > SETTLE:
             return False
+        time.sleep(1)
+
+
+def await_ends(stack: ChaosStack) -> None:
+    """A job whose effect is there may wait for its end until the lease of the worker that died has run out."""
+    until = time.time() + STILL
+    while stack.jobs().keys() & {"waiting", "running", "returned"} and time.time() < until and not stopping.is_set():
         time.sleep(1)
 
 

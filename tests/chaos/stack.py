@@ -1,7 +1,10 @@
 """The stack under fire, under names and on ports of its own; with Celeriac's jobs, or with plain Celery."""
 
+import fcntl
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +44,27 @@ class ChaosStack(Stack):
             WORKER_HEAVY_CONCURRENCY="2",
         )
 
-    def refuse_if_there(self) -> None:
-        """Before anything is touched: a stack of this name is somebody's run, or what a killed one has left, and
-        nobody can tell which from here."""
-        if self.ids(everything=True):
-            raise RuntimeError(
-                f"{self.project} is there already. Wait until that run is over; when it was killed: "
-                f"docker compose -p {self.project} down --volumes"
-            )
+    @contextmanager
+    def running(self) -> Iterator["ChaosStack"]:
+        """From nothing to a stack that takes orders, which is removed at the end.
 
-    def begin(self) -> None:
-        """From nothing to a stack that takes orders."""
-        self.up()
-        self.python("import sys; sys.path.append('/srv'); from chaos.models import create; create()")
-        if not self.plain:
-            self.python(SCHEDULE)
-        self.exec("web", "touch", "/var/lib/celeriac/chaos.journal")
+        Raises RuntimeError while another run has the name. What a run that was killed has left is removed.
+        """
+        with (Path(tempfile.gettempdir()) / f"{self.project}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RuntimeError(f"Another run has {self.project}. Wait until it is over.") from None
+            self.remove()
+            try:
+                self.up()
+                self.python("import sys; sys.path.append('/srv'); from chaos.models import create; create()")
+                if not self.plain:
+                    self.python(SCHEDULE)
+                self.exec("web", "touch", "/var/lib/celeriac/chaos.journal")
+                yield self
+            finally:
+                self.remove()
 
     # --- Stack, but under another project -------------------------------------------------------------------
 

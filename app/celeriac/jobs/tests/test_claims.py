@@ -15,7 +15,7 @@ from billiard.exceptions import WorkerLostError
 from celery import current_app, shared_task
 from celery._state import _task_stack
 from celery.app.task import Context
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Ignore, MaxRetriesExceededError, Retry
 from django.db import OperationalError, connection, transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -140,7 +140,7 @@ class Worker(threading.Thread):
                 result = task()
             except (Ignore, Retry):
                 return
-            except ValueError as error:
+            except (ValueError, MaxRetriesExceededError) as error:
                 self.pause("failed")
                 execution.end(self.request, "failed", error)
                 return
