@@ -8,6 +8,8 @@ from typing import ParamSpec, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection
 
+from celeriac.health.worker import heartbeat
+
 logger = logging.getLogger(__name__)
 
 #: What a query raises when its connection is refused, or was lost.
@@ -32,6 +34,7 @@ def patiently(function: Callable[P, R]) -> Callable[P, R]:
                 if not said:
                     logger.warning("waiting for Postgres: %s", " ".join(str(error).split()))
                     said = True
+                heartbeat.beat()  # in a worker's main process, too: waiting is being alive
                 time.sleep(0.5)
 
     return trying

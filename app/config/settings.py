@@ -199,6 +199,7 @@ DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = BEHIND_NGINX
 _queues = ("default", "heavy_tasks")
 _celery: dict[str, Any] = {
     "CELERY_BROKER_URL": "",
+    "CELERY_BROKER_TRANSPORT": "celeriac.transport:Transport",
     "CELERY_RESULT_BACKEND": "django-db",
     "CELERY_CACHE_BACKEND": "default",
     "CELERY_RESULT_EXTENDED": True,

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from celeriac.transport import unacked_key
 from tests.stack.mailserver import MailServer
 from tests.stack.project import Done, Stack, docker, run
 
@@ -137,7 +138,9 @@ class ChaosStack(Stack):
 
     def in_redis(self) -> dict[str, int]:
         """Key -> messages that nobody has taken, or nobody acknowledged."""
-        lengths = {"default": "LLEN", "heavy_tasks": "LLEN", "unacked": "HLEN"}
+        queues = ("default", "heavy_tasks")
+        lengths = dict.fromkeys(queues, "LLEN")
+        lengths |= dict.fromkeys(["unacked"] if self.plain else map(unacked_key, queues), "HLEN")
         try:
             return {key: int(self.redis(command, key)) for key, command in lengths.items()}
         except (AssertionError, IndexError):  # it is being restarted

@@ -30,7 +30,7 @@ UPDATE celeriac_job SET
     token = token + 1, attempts = attempts + (state <> 'returned')::int, worker = %(worker)s,
     started_at = now(), lease_until = now() + %(lease)s * interval '1 second'
 WHERE id = %(id)s AND retries <= %(retries)s AND message #> '{headers,celeriac_job}' = %(mark)s::jsonb
-    AND (state = 'waiting' OR (state IN ('running', 'returned') AND (lease_until IS NULL OR lease_until < now())))
+    AND (state = 'waiting' OR (state = 'returned' AND (lease_until IS NULL OR lease_until < now())))
 RETURNING token, state, result"""
 
 #: A worker died under these: they wait again, or have failed when it was once too often.
@@ -129,6 +129,11 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 @patiently
 def claim_job(request: Any) -> Claim | None:
+    """The claim; none for what has ended or runs elsewhere. Of a worker that is dead, its crash is counted first."""
+    return _claim(request) or (_claim(request) if expired(request.id) else None)
+
+
+def _claim(request: Any) -> Claim | None:
     with connection.cursor() as cursor:
         values = {"id": request.id, "worker": request.hostname or socket.gethostname(), "lease": LEASE}
         cursor.execute(CLAIM, {**values, "retries": request.retries or 0, "mark": dumps(mark(request))})
@@ -150,9 +155,9 @@ def crashed_worker(worker: str) -> int:
     return _crash("worker = %(of)s", worker)
 
 
-def expired() -> int:
-    """Workers that gave no sign of life for the time of a lease."""
-    return _crash("lease_until < now()")
+def expired(job_id: str = "") -> int:
+    """Workers that gave no sign of life for the time of a lease; those that had this job, or any."""
+    return _crash("lease_until < now() AND %(of)s IN (id, '')", job_id)
 
 
 def _crash(which: str, of: str = "", token: int | None = None, worker: str | None = None) -> int:

@@ -16,6 +16,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from django.db import connection
 
+from celeriac import transport
 from celeriac.jobs import execution
 from celeriac.jobs.execution import LEASE, RENEW
 
@@ -70,8 +71,9 @@ def renew_jobs(consumer: Consumer) -> None:
 def renew_messages(consumer: Consumer) -> None:
     """Count the visibility timeout of unacknowledged messages from now."""
     channel = consumer.task_consumer.channel
-    tags = list(channel.qos._delivered)
-    if tags:
+    if isinstance(channel, transport.Channel):
+        channel.renew()
+    elif tags := list(channel.qos._delivered):
         with channel.conn_or_acquire() as client:
             client.zadd(channel.unacked_index_key, dict.fromkeys(tags, time.time()), xx=True)
 

@@ -15,6 +15,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu import Connection
 
+from celeriac import transport
 from celeriac.health.worker import heartbeat, install_for_solo
 from celeriac.jobs import HEADER
 from celeriac.jobs.execution import put_off
@@ -22,16 +23,13 @@ from celeriac.worker.drain import Drain
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks for acknowledgements that did not get through.
-ACK_AGAIN = 10.0
-
 
 class Consumer(StockConsumer):
     """Celery's consumer, with its unacknowledged messages kept over a reconnect."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: Delivery tag -> message: what was unacknowledged when a connection was lost, and when that was.
-        self.left_unacked: dict[str, Any] = {}
+        #: Channel of a lost connection -> the messages that it has by delivery tag; and when it was lost.
+        self.left: dict[Any, dict[str, Any]] = {}
         self.lost_at = 0.0
         super().__init__(*args, **kwargs)
         install_for_solo(self.pool)
@@ -42,8 +40,10 @@ class Consumer(StockConsumer):
             qos = getattr(channel, "_qos", None)  # the property would make one
             if qos is not None:
                 qos._flush()
-                self.left_unacked.update(qos._delivered)
+                self.left[channel] = dict(qos._delivered)
                 qos._delivered.clear()
+            if isinstance(channel, transport.Channel):
+                channel.abandon()  # to close it would wait for what does not answer
         super().on_connection_error_after_connected(exc)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -73,28 +73,12 @@ class Reattach(bootsteps.StartStopStep):
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
 
-    def __init__(self, consumer: Consumer, **kwargs: Any) -> None:
-        self.timer: Any = None
-
-    def stop(self, consumer: Consumer) -> None:
-        if self.timer:
-            self.timer.cancel()
-
-    def acknowledge_again(self, consumer: Consumer) -> None:
-        """An acknowledgement that a Redis in trouble did not take would hold its place in the prefetch for ever."""
-        channel = consumer.task_consumer.channel
-        for tag, message in list(channel.qos._delivered.items()):
-            if message.headers.get("id") in state.successful_requests:
-                channel.basic_ack(tag)
-
     def start(self, consumer: Consumer) -> None:
-        self.timer = consumer.timer.call_repeatedly(ACK_AGAIN, self.acknowledge_again, (consumer,))
-        messages, consumer.left_unacked = consumer.left_unacked, {}
+        left, consumer.left = consumer.left, {}
         channel = consumer.task_consumer.channel
-        for tag, message in messages.items():
-            message.channel = channel
-            channel.qos._delivered[tag] = message  # counts against the prefetch until it is acknowledged
-        if messages:
+        for lost, messages in left.items():
+            adopt(channel, lost, messages)
+        if messages := {tag: message for each in left.values() for tag, message in each.items()}:
             # A moment later: acknowledgements that wait in the loop come first.
             consumer.timer.call_after(1.0, self.sort_out, (consumer, channel, messages))
 
@@ -112,3 +96,14 @@ class Reattach(bootsteps.StartStopStep):
             else:
                 channel.qos._quick_ack(tag)  # forgotten here; in Redis it stays, for kombu to put back
         logger.info("reattached to the broker: %d messages, %d running", len(messages), len(running))
+
+
+def adopt(channel: Any, lost: Any, messages: dict[str, Any]) -> None:
+    """Make ``channel`` responsible for what one holds whose connection was lost."""
+    for tag, message in messages.items():
+        if message.acknowledged:  # since then
+            continue
+        message.channel = channel
+        channel.qos._delivered[tag] = message  # counts against the prefetch until it is acknowledged
+    if isinstance(channel, transport.Channel):
+        channel.adopt(lost)

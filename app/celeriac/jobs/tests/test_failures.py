@@ -60,7 +60,7 @@ def test_a_task_and_an_eta_longer_than_the_visibility_timeout_run_once(broker, s
     eventually(lambda: {"long ended", "later ended"} <= set(notes()), 40)
     time.sleep(3)
     assert sorted(notes()) == ["later began", "later ended", "long began", "long ended"]
-    eventually(lambda: broker.command("HLEN", "unacked") == 0)
+    eventually(lambda: broker.command("HLEN", "unacked.default") == 0)
 
 
 def test_a_killed_workers_messages_come_back_after_seconds(broker, start_worker, notes):
@@ -167,7 +167,7 @@ def test_a_publish_that_raised_and_was_delivered_all_the_same_has_one_effect(
     start_worker()
 
     assert ended(job).attempts == 1
-    eventually(lambda: broker.command("LLEN", "default") + broker.command("HLEN", "unacked") == 0)
+    eventually(lambda: broker.command("LLEN", "default") + broker.command("HLEN", "unacked.default") == 0)
     assert effects() == ["once"]
 
 
@@ -208,7 +208,7 @@ def test_a_part_of_a_chord_that_is_delivered_twice_neither_stops_nor_doubles_its
     start_worker("-c", "2")
 
     eventually(lambda: "body ended" in notes())
-    eventually(lambda: broker.command("LLEN", "default") + broker.command("HLEN", "unacked") == 0)
+    eventually(lambda: broker.command("LLEN", "default") + broker.command("HLEN", "unacked.default") == 0)
     assert notes() == ["body began", "body ended"]
 
 
@@ -225,7 +225,7 @@ def test_a_job_that_this_worker_does_not_know_waits_for_one_that_does(
     job_id = new.delay().id
     old = start_worker("-c", "1")
     eventually(lambda: "does not know" in old.log.read_text())
-    eventually(lambda: broker.command("LLEN", "default") + broker.command("HLEN", "unacked") == 0)
+    eventually(lambda: broker.command("LLEN", "default") + broker.command("HLEN", "unacked.default") == 0)
     assert Job.objects.get(pk=job_id).state == "waiting"
     old.process.terminate()
     old.process.wait(20)

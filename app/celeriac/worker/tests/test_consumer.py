@@ -10,7 +10,7 @@ from tests.waiting import eventually
 
 
 def unacked(broker) -> int:
-    return broker.command("HLEN", "unacked")
+    return broker.command("HLEN", "unacked.default")
 
 
 def test_a_redis_restart_under_a_running_task_costs_neither_the_worker_nor_a_second_run(broker, start_worker, notes):

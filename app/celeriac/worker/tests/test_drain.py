@@ -18,7 +18,7 @@ def test_a_stopping_worker_is_gone_as_soon_as_its_last_task_is(broker, start_wor
     assert worker.process.wait(30) == 0
     assert notes() == ["running began", "running ended"]
     assert time.monotonic() - started < 20  # stock sleeps its whole soft timeout
-    assert broker.command("HLEN", "unacked") == 0
+    assert broker.command("HLEN", "unacked.default") == 0
 
 
 def test_a_task_longer_than_the_drain_goes_back_to_its_queue_and_runs_elsewhere(broker, start_worker, notes):
@@ -31,7 +31,7 @@ def test_a_task_longer_than_the_drain_goes_back_to_its_queue_and_runs_elsewhere(
 
     worker.process.wait(30)
     assert broker.command("LLEN", "default") == 1
-    assert broker.command("HLEN", "unacked") == 0
+    assert broker.command("HLEN", "unacked.default") == 0
     start_worker("-c", "1")
     eventually(lambda: "long ended" in notes())
     assert [line for line in notes() if line.startswith("short")] == ["short began", "short ended"]
@@ -44,7 +44,7 @@ def test_what_was_fetched_but_not_started_goes_back_at_once(broker, start_worker
     eventually(lambda: "running began" in notes())
     for _ in range(3):
         broker.send(work, notes.path, "waiting")
-    eventually(lambda: broker.command("HLEN", "unacked") == 4)
+    eventually(lambda: broker.command("HLEN", "unacked.default") == 4)
 
     worker.signal(signal.SIGTERM)
 
@@ -68,7 +68,7 @@ def test_threads_drain_too(broker, start_worker, notes):
 
     worker.process.wait(30)
     assert notes() == ["running began", "running ended"]
-    assert broker.command("HLEN", "unacked") == 0
+    assert broker.command("HLEN", "unacked.default") == 0
 
 
 def test_a_worker_that_waits_for_its_broker_stops_when_told(broker, start_worker):

@@ -25,4 +25,4 @@ def test_a_task_that_kills_every_child_stops_after_its_retries_and_is_shown_as_f
     eventually(lambda: TaskResult.objects.filter(task_id=result.id, status="FAILURE").exists(), 60)
     assert notes() == ["began"] * 3  # once, and max_retries=2
     assert "WorkerLostError" in TaskResult.objects.get(task_id=result.id).result
-    eventually(lambda: broker.command("HLEN", "unacked") + broker.command("LLEN", "default") == 0, 10)
+    eventually(lambda: broker.command("HLEN", "unacked.default") + broker.command("LLEN", "default") == 0, 10)

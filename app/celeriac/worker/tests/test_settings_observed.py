@@ -27,7 +27,7 @@ def result_of(sent, *states):
 
 def messages(broker):
     """How many messages the broker holds, waiting or not yet acknowledged."""
-    return broker.command("LLEN", "default") + broker.command("HLEN", "unacked")
+    return broker.command("LLEN", "default") + broker.command("HLEN", "unacked.default")
 
 
 def send_elsewhere(broker, task, *args, **variables):

@@ -33,7 +33,7 @@ def test_the_hard_limit_kills_and_is_reported_and_the_worker_goes_on(broker, sta
     assert worker.process.poll() is None
     started = [line for line in worker.log.read_text().splitlines() if "task_started" in line and killed.id in line]
     assert len(started) == 1
-    assert broker.command("HLEN", "unacked") + broker.command("LLEN", "default") == 0
+    assert broker.command("HLEN", "unacked.default") + broker.command("LLEN", "default") == 0
 
     sign_in("view_taskresult")
     page = client.get("/admin/django_celery_results/taskresult/", {"status": "FAILURE"}).content.decode()

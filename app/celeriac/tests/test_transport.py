@@ -1,0 +1,360 @@
+"""A message is always in some key, whoever dies; and a stock Celery may share the queues."""
+
+import threading
+import time
+from contextlib import contextmanager
+from queue import Empty
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from kombu import Connection, Consumer, Producer, Queue
+from redis import Redis
+
+from celeriac import transport
+from celeriac.transport import INBOXES, index_key, unacked_key
+from tests.waiting import eventually
+
+QUEUE = Queue("default", routing_key="default")
+OTHER = Queue("heavy_tasks", routing_key="heavy_tasks")
+
+
+@pytest.fixture
+def connect(broker):
+    """Open connections; ``stock=True`` by kombu's own transport."""
+    opened = []
+
+    def connect(stock=False, **options):
+        options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **options}
+        name = "redis" if stock else "celeriac.transport:Transport"
+        opened.append(Connection(broker.url, transport=name, transport_options=options))
+        return opened[-1]
+
+    yield connect
+    for connection in opened:
+        connection.release()
+
+
+@pytest.fixture
+def redis(broker):
+    with Redis(port=broker.port, decode_responses=True) as client:
+        yield client
+
+
+class Taker(Consumer):
+    """Takes messages and keeps them."""
+
+    channel: Any
+
+    def __init__(self, connection, *queues, prefetch=0, **options):
+        self.taken: list[Any] = []
+        super().__init__(connection, list(queues) or [QUEUE], on_message=self.taken.append, **options)
+        self.qos(prefetch_count=prefetch)
+        self.consume()
+
+    def take(self, seconds=0.3):
+        """What came in this time."""
+        before, until = len(self.taken), time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            try:
+                self.connection.drain_events(timeout=left)
+            except TimeoutError:
+                break
+        return [message.payload for message in self.taken[before:]]
+
+
+def send(connection, *bodies, queue=QUEUE, **options):
+    producer = Producer(connection)
+    for body in bodies:
+        producer.publish(body, routing_key=queue.name, declare=[queue], **options)
+
+
+def held(redis, queue="default"):
+    assert redis.hlen(unacked_key(queue)) == redis.zcard(index_key(queue))
+    return redis.hlen(unacked_key(queue))
+
+
+def waiting(redis, queue="default"):
+    """Also what has just rung somebody's bell."""
+    return sum(redis.llen(key) for key in (queue, *redis.scan_iter(f"inbox.*.{queue}")))
+
+
+def silence(redis, queue="default"):
+    """As if the visibility timeout had passed without a sign of life."""
+    for key in (index_key(queue), INBOXES):
+        if members := redis.zrange(key, 0, -1):
+            redis.zadd(key, dict.fromkeys(members, 0))
+
+
+def restore(connection):
+    for channel in connection.transport.channels:
+        channel.restore_silent()
+
+
+def test_what_is_taken_is_held_in_redis_until_it_is_acknowledged(connect, redis):
+    send(connect(), "one", "two", "three")
+    taker = Taker(connect())
+
+    assert taker.take() == ["one", "two", "three"]
+    assert held(redis) == 3
+    taker.taken[0].ack()
+    assert held(redis) == 2
+    taker.taken[1].reject()
+    assert held(redis) == 1
+    taker.taken[2].requeue()
+    assert (held(redis), waiting(redis)) == (0, 1)
+
+
+def test_a_message_that_comes_while_nothing_is_there_is_taken_at_once(connect, redis):
+    taker = Taker(connect())
+    taker.take()  # waits at the bells
+    sender = connect()
+    threading.Timer(0.2, send, [sender, "now"]).start()
+    began = time.monotonic()
+
+    taker.connection.drain_events(timeout=5)
+
+    assert [message.payload for message in taker.taken] == ["now"]
+    assert time.monotonic() - began < 0.9, "sooner than a bell is rung anew"
+    assert held(redis) == 1
+
+
+def test_a_prefetch_is_never_exceeded(connect, redis):
+    send(connect(), *range(10))
+    taker = Taker(connect(), prefetch=3)
+
+    assert taker.take() == [0, 1, 2]
+    assert (held(redis), waiting(redis)) == (3, 7)
+    taker.taken[0].ack()
+    assert taker.take() == [3]
+
+
+def test_each_queue_has_its_own_key_of_what_is_in_progress(connect, redis):
+    send(connect(), "a", queue=QUEUE)
+    send(connect(), "b", "c", queue=OTHER)
+    taker = Taker(connect(), QUEUE, OTHER)
+
+    assert sorted(taker.take()) == ["a", "b", "c"]
+    assert (held(redis, "default"), held(redis, "heavy_tasks")) == (1, 2)
+
+
+def test_a_full_queue_does_not_starve_the_other(connect):
+    send(connect(), *range(50), queue=QUEUE)
+    send(connect(), "other", queue=OTHER)
+    taker = Taker(connect(), QUEUE, OTHER, prefetch=2)
+
+    for _ in range(3):
+        taker.take(0.05)
+        for message in taker.taken:
+            if not message.acknowledged:
+                message.ack()
+
+    assert "other" in [message.payload for message in taker.taken]
+
+
+def test_priorities_are_kept(connect):
+    sender = connect()
+    for priority, body in ((9, "later"), (0, "first"), (6, "then")):
+        send(sender, body, priority=priority)
+
+    assert Taker(connect()).take() == ["first", "then", "later"]
+
+
+def test_a_message_of_another_priority_rings_too(connect):
+    taker = Taker(connect())
+    taker.take()
+    send(connect(), "low", priority=9)
+
+    assert taker.take(0.5) == ["low"]
+
+
+def test_messages_of_a_dead_worker_come_back_once_and_are_marked(connect, redis):
+    send(connect(), "one", "two")
+    dead, alive = Taker(connect()), connect()
+    assert dead.take() == ["one", "two"]
+    heir = Taker(alive)
+    restore(alive)
+    assert heir.take() == [], "it has given signs of life"
+
+    silence(redis)
+    restore(alive)
+
+    assert heir.take() == ["one", "two"]
+    assert all(message.delivery_info["redelivered"] for message in heir.taken)
+    assert held(redis) == 2
+
+
+def test_a_message_in_an_inbox_comes_back_too(connect, redis):
+    dead = Taker(connect())
+    dead.take()  # its bells wait
+    transport._process = (0, "")  # as another process
+    send(connect(), "rung")  # and nobody looks at what rang
+    eventually(lambda: redis.llen("default") == 0)
+    alive = connect()
+    heir = Taker(alive)
+
+    silence(redis)
+    restore(alive)
+
+    assert heir.take() == ["rung"]
+
+
+def test_a_sign_of_life_keeps_what_is_held(connect, redis):
+    send(connect(), "long")
+    holder, other = Taker(connect()), Taker(connect())
+    holder.take()
+    silence(redis)
+
+    holder.channel.renew()
+    restore(other.connection)
+
+    assert other.take() == []
+    assert held(redis) == 1
+
+
+def test_who_was_silent_for_too_long_cannot_acknowledge_for_its_heir(connect, redis):
+    """Stock: the late acknowledgement removes the heir's message, which is lost when the heir dies."""
+    send(connect(), "charge")
+    frozen, heir = Taker(connect()), Taker(connect())
+    frozen.take()
+    silence(redis)
+    restore(heir.connection)
+    assert heir.take() == ["charge"]
+
+    frozen.taken[0].ack()
+
+    assert held(redis) == 1
+    heir.taken[0].ack()
+    assert held(redis) == 0
+
+
+def test_a_consumer_that_is_cancelled_leaves_nothing_behind(connect, redis):
+    taker = Taker(connect(), prefetch=1)
+    send(connect(), "mine", "rings", "third")
+    assert taker.take() == ["mine"]
+    taker.cancel()
+    taker.connection.release()
+
+    assert redis.llen("default") == 3, "what was unacknowledged is back, too"
+    assert held(redis) == 0
+    assert not list(redis.scan_iter("inbox.*"))
+
+
+def test_a_message_that_rings_after_the_cancel_goes_back(connect, redis):
+    taker = Taker(connect())
+    taker.take()
+    taker.cancel()  # its bells still wait for a moment
+    send(connect(), "late")
+
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=1.5)
+
+    assert (redis.llen("default"), held(redis)) == (1, 0)
+
+
+@pytest.mark.parametrize("stock_takes", [True, False])
+def test_a_stock_celery_shares_the_queues(connect, redis, stock_takes):
+    send(connect(stock=not stock_takes), {"one": 1}, [], "ü")
+    taker = Taker(connect(stock=stock_takes))
+
+    assert taker.take() == [{"one": 1}, [], "ü"]
+    for message in taker.taken:
+        message.ack()
+    assert redis.hlen("unacked") == held(redis) == 0
+
+
+def test_what_comes_back_is_what_was_sent(connect, redis):
+    """Not one that Lua has parsed: it makes an object of an empty list, and rounds numbers."""
+    body = {"empty": [], "none": {}, "number": 12345678901234567890, "float": 0.1, "text": '"delivery_info": {'}
+    send(connect(), body, headers={"argsrepr": '"delivery_info": {"redelivered": true'})
+    taker = Taker(connect())
+    taker.take()
+
+    taker.taken[0].requeue()
+
+    assert taker.take() == [body]
+    assert taker.taken[1].headers == {"argsrepr": '"delivery_info": {"redelivered": true'}
+    assert taker.taken[1].delivery_info["redelivered"]
+
+
+def test_without_acknowledgement_nothing_is_kept(connect, redis):
+    send(connect(), "one", "two")
+
+    assert Taker(connect(), no_ack=True).take() == ["one", "two"]
+    assert held(redis) == 0
+
+
+def test_one_message_by_direct_access(connect, redis):
+    send(connect(), "one")
+    channel = connect().channel()
+
+    message = channel.basic_get("default")
+    assert (message.payload, held(redis)) == ("one", 1)
+    message.ack()
+    assert held(redis) == 0
+    assert channel.basic_get("default") is None
+    send(connect(), "two")
+    assert channel.basic_get("default", no_ack=True).payload == "two"
+    assert held(redis) == 0
+    with pytest.raises(Empty):
+        channel._get("default")
+
+
+def test_a_text_that_is_no_message_stops_nobody(connect, redis, caplog):
+    redis.lpush("default", "no message", '{"properties": 1}')
+    send(connect(), "good")
+
+    assert Taker(connect()).take() == ["good"]
+    assert held(redis) == 1
+    assert "no message of Celery's" in caplog.text
+
+
+@contextmanager
+def full(redis):
+    redis.config_set("maxmemory", 1)
+    yield
+    redis.config_set("maxmemory", 0)
+
+
+def test_a_full_redis_still_gives_takes_back_and_forgets(connect, redis):
+    send(connect(), "one", "two", "three")
+    connection = connect()
+    with full(redis):
+        taker = Taker(connection, prefetch=2)
+        assert taker.take() == ["one", "two"]
+        taker.taken[0].ack()
+        assert held(redis) == 1
+        taker.channel.renew()
+        assert taker.take(1.5) == ["three"], "although no bell rings"
+        taker.taken[1].requeue()
+        assert waiting(redis) == 1
+    assert held(redis) == 1
+
+
+def test_scripts_that_redis_forgot_are_sent_again(connect, redis):
+    send(connect(), "one")
+    taker = Taker(connect())
+    redis.script_flush()
+
+    assert taker.take() == ["one"]
+    redis.script_flush()
+    taker.taken[0].requeue()
+    assert waiting(redis) == 1
+
+
+def test_a_cut_connection_is_noticed(connect, broker):
+    taker = Taker(connect(health_check_interval=0.5))
+    taker.take()
+    for bell in taker.channel.bells.values():
+        bell.waiting_since -= 10
+
+    with pytest.raises(ConnectionError, match="did not answer"):
+        taker.connection.transport.cycle.maybe_check_brpop_health()
+    send(connect(), "after")
+    assert taker.take(1.0) == ["after"]
+
+
+def test_a_prefix_for_all_keys_is_refused_with_the_way_out(connect):
+    with pytest.raises(ImproperlyConfigured, match="CELERY_BROKER_TRANSPORT=redis"):
+        connect(global_keyprefix="mine.").channel()

@@ -1,0 +1,592 @@
+"""Celery's way to Redis, without a moment in which a message is in no key: kombu's transport with another fetch.
+
+Stock takes a message by BRPOP, and registers it in ``unacked`` by a second command: a worker that dies in between, or a
+connection that is cut while Redis answers, loses it. It also spends a round trip on each message for each of fetch,
+registration and acknowledgement. Here
+
+- a script takes messages from their queue and registers them, many in one round trip;
+- a worker with nothing to do waits by BLMOVE, which rings by moving one message into a list of this process (its
+  inbox); the script takes it from there;
+- acknowledgements are sent together with the next fetch, and kept until Redis has taken them;
+- every fetch gives a message a delivery tag of its own: who lost a message because it was silent for longer than the
+  visibility timeout cannot acknowledge the delivery that another worker has by then (stock can, and the message is lost
+  when that one dies).
+
+Messages are those of stock Celery, in the same queues; a stock producer or worker can share them. What is in progress
+is in one hash for each queue, ``unacked.<queue>``: its length is the number of running and reserved tasks.
+
+``CELERY_BROKER_TRANSPORT=redis`` goes back to kombu's own. Redis 6.2 or newer is needed.
+"""
+
+import itertools
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha1
+from queue import Empty
+from typing import Any, cast
+from uuid import uuid4
+
+from django.core.exceptions import ImproperlyConfigured
+from kombu.transport import redis as stock
+from kombu.transport import virtual
+from redis import Redis
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+
+logger = logging.getLogger(__name__)
+
+#: Messages in one fetch, at most.
+MOST = 100
+#: Messages that one look brings back to their queue, at most.
+RESTORE_MOST = 100
+#: Inboxes that a living process may have messages in -> when it last gave a sign of life.
+INBOXES = "celeriac.inboxes"
+
+#: Where time matters it is Redis's, so that the clocks of two hosts may differ.
+NOW = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+"""
+
+#: KEYS: queue's list, inbox, unacked, index, for each list; ARGV: tag's prefix, its first number, most.
+FETCH = f"""{NOW}
+local number, most, found = tonumber(ARGV[2]), tonumber(ARGV[3]), {{}}
+for k = 1, #KEYS, 4 do
+  for _, from in ipairs({{KEYS[k + 1], KEYS[k]}}) do
+    local messages = most > 0 and redis.call('RPOP', from, most)
+    if messages and #messages > 0 then
+      local held, scores = {{}}, {{}}
+      for _, message in ipairs(messages) do
+        local tag = ARGV[1] .. string.format('%d', number)
+        number = number + 1
+        held[#held + 1] = tag
+        held[#held + 1] = KEYS[k] .. '\\n' .. message
+        scores[#scores + 1] = now
+        scores[#scores + 1] = tag
+        found[#found + 1] = (k - 1) / 4
+        found[#found + 1] = message
+      end
+      redis.call('HSET', KEYS[k + 2], unpack(held))
+      redis.call('ZADD', KEYS[k + 3], unpack(scores))
+      most = most - #messages
+    end
+  end
+  while most == 0 and redis.call('LMOVE', KEYS[k + 1], KEYS[k], 'LEFT', 'RIGHT') do end  -- others may have room
+end
+return found
+"""
+
+#: Put messages back. ARGV: RPUSH for the front of the queue, or LPUSH for its end; then the tags, or, without one,
+#: those that nobody renewed for ARGV[2] seconds.
+RESTORE = """
+redis.call('HDEL', KEYS[1], '')  -- once a script has written, a full Redis takes all that it writes
+local restored = 0
+for _, tag in ipairs(tags) do
+  local held = redis.call('HGET', KEYS[1], tag)
+  if held then
+    local cut = string.find(held, '\\n', 1, true)
+    local message = string.sub(held, cut + 1)
+    if not string.find(message, '"redelivered": ?true') then
+      message = string.gsub(message, '"delivery_info": ?{', '%0"redelivered": true, ', 1)
+    end
+    redis.call(ARGV[1], string.sub(held, 1, cut - 1), message)
+    redis.call('HDEL', KEYS[1], tag)
+    restored = restored + 1
+  end
+  redis.call('ZREM', KEYS[2], tag)
+end
+return restored
+"""
+#: KEYS: unacked, index.
+RESTORE_TAGS = f"local tags = {{unpack(ARGV, 2)}}\n{RESTORE}"
+RESTORE_SILENT = f"""{NOW}
+local tags = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - tonumber(ARGV[2]), 'LIMIT', 0, {RESTORE_MOST})
+{RESTORE}"""
+
+#: KEYS: inbox, its queue's list, INBOXES. ARGV: the member of INBOXES.
+EMPTY_INBOX = """
+redis.call('ZREM', KEYS[3], ARGV[1])
+while redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') do end
+"""
+#: KEYS: INBOXES. ARGV: seconds. Returns members.
+SILENT_INBOXES = f"{NOW} return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]))"
+
+#: A sign of life. KEYS: a sorted set. ARGV: XX for those that are there only, or GT for new ones too; members.
+RENEW = f"""{NOW}
+redis.call('ZREM', KEYS[1], '')  -- as above
+for m = 2, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], now, ARGV[m]) end
+"""
+
+SCRIPTS = {"fetch": FETCH, "restore": RESTORE_TAGS, "restore_silent": RESTORE_SILENT, "empty_inbox": EMPTY_INBOX}
+SCRIPTS |= {"silent_inboxes": SILENT_INBOXES, "renew": RENEW}
+SHA = {name: sha1(text.encode()).hexdigest() for name, text in SCRIPTS.items()}  # noqa: S324 - Redis's name of a script
+
+_numbers = itertools.count(1)
+_process: tuple[int, str] = (0, "")
+
+
+def process() -> str:
+    """A name that no other process has had or will have."""
+    global _process
+    if _process[0] != os.getpid():
+        _process = (os.getpid(), uuid4().hex[:16])
+    return _process[1]
+
+
+def unacked_key(queue: str) -> str:
+    """The hash of the queue's messages that workers have: tag -> list, line break, message."""
+    return f"unacked.{queue}"
+
+
+def index_key(queue: str) -> str:
+    """The sorted set of their tags, by when their worker gave its last sign of life."""
+    return f"unacked_index.{queue}"
+
+
+class QoS(stock.QoS):
+    """What this channel has fetched and not acknowledged."""
+
+    channel: "Channel"
+
+    def room(self) -> int:
+        """How many messages may be fetched now."""
+        most = self.can_consume_max_estimate()
+        return MOST if most is None else min(most, MOST)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        virtual.QoS.append(self, message, delivery_tag)  # the fetch has registered it
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.acknowledge(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue:
+            self.channel.restore([delivery_tag], "LPUSH")
+        else:
+            self.channel.acknowledge(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        self._flush()
+        self.channel.restore(list(self._delivered), "RPUSH")
+        self._delivered.clear()
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        self.channel.restore_silent()
+
+
+class Bell:
+    """A connection that waits until a list has a message, by moving it to this process's inbox."""
+
+    #: Seconds after which it is rung again without one.
+    TIMEOUT = 1.0
+
+    def __init__(self, channel: "Channel", key: str) -> None:
+        self.key, self.inbox = key, f"inbox.{process()}.{key}"
+        self.connection = channel.async_pool.get_connection()
+        self.connection.connect()
+        self.socket = self.connection._sock
+        self.fileno = self.socket.fileno()
+        self.waiting_since = self.rests_until = 0.0
+
+    @property
+    def member(self) -> str:
+        """Of ``INBOXES``."""
+        return f"{self.key}\n{self.inbox}"
+
+    def wait(self) -> None:
+        now = time.monotonic()
+        if not self.waiting_since and now >= self.rests_until:
+            self.waiting_since = now
+            self.connection.send_command("BLMOVE", self.key, self.inbox, "RIGHT", "RIGHT", self.TIMEOUT)
+
+    def answer(self, **options: Any) -> bool:
+        """Whether there may be a message."""
+        self.waiting_since = 0.0
+        try:
+            return self.connection.read_response(**options) is not None
+        except OutOfMemoryError:  # a full Redis moves nothing; but what is there can be fetched
+            self.rests_until = time.monotonic() + self.TIMEOUT
+            return True
+
+    def overdue(self, patience: float) -> bool:
+        return bool(self.waiting_since) and time.monotonic() - self.waiting_since > self.TIMEOUT + patience
+
+
+class Channel(stock.Channel):
+    """kombu's, with another way to fetch and to acknowledge."""
+
+    QoS = QoS
+    #: Of the pool that bells have their connections from: four for each queue, one for each priority.
+    max_connections = 1000
+    priority_steps: list[int]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: List -> its bell.
+        self.bells: dict[str, Bell] = {}
+        #: (queue, tag) that Redis has not been told.
+        self.acknowledged: deque[tuple[str, str]] = deque()
+        self._acknowledging = threading.Lock()
+        #: Tag -> queue, of what this channel holds.
+        self.queue_of: dict[str, str] = {}
+        self.never_acknowledged: set[str] = set()
+        self.may_have_more = True
+        self._one_client: Any = None
+        super().__init__(*args, **kwargs)
+        if self.global_keyprefix:
+            raise ImproperlyConfigured(
+                "CELERY_BROKER_TRANSPORT_OPTIONS: global_keyprefix needs kombu's transport; set "
+                "CELERY_BROKER_TRANSPORT=redis, or give Celeriac a database of its own in CELERY_BROKER_URL."
+            )
+
+    # --- Commands --------------------------------------------------------------------------------------------
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """One for all commands; stock makes one for each (80 us)."""
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._one_client is None or self._one_client.connection_pool is not self.pool:
+            self._one_client = super()._create_client()
+        return self._one_client
+
+    def script(self, name: str, keys: list[str], arguments: Iterable[Any], pipe: Any = None) -> Any:
+        """Run one of ``SCRIPTS``, as the last command of ``pipe``. Raises what Redis raises when it is away."""
+        client = cast(Redis, self._create_client())
+        command = ["EVALSHA", SHA[name], len(keys), *keys, *arguments]
+        try:
+            return pipe.execute_command(*command).execute()[-1] if pipe else client.execute_command(*command)
+        except NoScriptError:  # for the first time, or Redis was restarted
+            client.script_load(SCRIPTS[name])
+            return client.execute_command(*command)
+
+    @contextmanager
+    def acknowledging(self) -> Iterator[Any]:
+        """A pipeline with what has been acknowledged; forgotten here when the block, in which it is sent, has ended."""
+        with self._acknowledging, self._create_client().pipeline(transaction=False) as pipe:
+            taken = list(self.acknowledged)
+            for queue, tags in by_queue(taken):
+                pipe.hdel(unacked_key(queue), *tags)
+                pipe.zrem(index_key(queue), *tags)
+            yield pipe
+            for _ in taken:
+                self.acknowledged.popleft()
+
+    def _size(self, queue: str) -> int:
+        client = cast(Any, self._create_client())  # not as one transaction: a full Redis refuses any
+        return sum(client.llen(key) for key in self._lists([queue]))
+
+    def _queue_bind(self, *args: Any) -> None:
+        try:
+            super()._queue_bind(*args)
+        except ResponseError as error:  # a worker that starts while Redis is full; the binding is there for long
+            logger.warning("binding a queue: %s", error)
+
+    # --- Fetch -----------------------------------------------------------------------------------------------
+
+    def turn(self) -> bool:
+        """Once around the loop: acknowledge, fetch, wait. Returns whether messages were delivered."""
+        queues = self.active_queues
+        room = self.qos.room() if queues else 0
+        delivered = False
+        if room and self.may_have_more:
+            delivered = self.deliver(self.fetch(self._queue_cycle.consume(len(queues)), room))
+            room = self.qos.room()
+        elif self.acknowledged:
+            self.flush()
+        if room and not self.may_have_more:
+            self.wait()
+        return delivered
+
+    def fetch(self, queues: list[str], room: int) -> list[tuple[str, dict[str, Any]]]:
+        """(queue, message) of up to ``room`` messages, registered as held by this process."""
+        lists = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]
+        keys = [
+            key
+            for each, queue in lists
+            for key in (each, f"inbox.{process()}.{each}", unacked_key(queue), index_key(queue))
+        ]
+        first = next(_numbers)
+        with self.acknowledging() as pipe:
+            answer = self.script("fetch", keys, [f"{process()}.", first, room], pipe)
+        found = list(zip(answer[::2], answer[1::2], strict=True))
+        for _ in found[1:]:
+            next(_numbers)
+        self.may_have_more = len(found) >= room
+        messages = []
+        for number, (index, raw) in enumerate(found, first):
+            queue, tag = lists[index][1], f"{process()}.{number}"
+            self.queue_of[tag] = queue
+            self._queue_cycle.rotate(queue)
+            if message := readable(raw):
+                message["properties"]["delivery_tag"] = tag
+                messages.append((queue, message))
+            else:
+                self.acknowledge(tag)
+        return messages
+
+    def deliver(self, messages: list[tuple[str, dict[str, Any]]]) -> bool:
+        for queue, message in messages:
+            self.connection._deliver(message, queue)
+            if queue in self.never_acknowledged:
+                self.acknowledge(message["properties"]["delivery_tag"])
+        return bool(messages)
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        self.may_have_more = True
+        (self.never_acknowledged.add if no_ack else self.never_acknowledged.discard)(queue)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        message = super().basic_get(queue, no_ack, **kwargs)
+        if message and no_ack:
+            self.acknowledge(message.delivery_tag)
+        return message
+
+    def _get(self, queue: str, timeout: Any = None) -> dict[str, Any]:
+        more = self.may_have_more
+        messages = self.fetch([queue], 1)
+        self.may_have_more = more
+        if not messages:
+            raise Empty
+        return messages[0][1]
+
+    # --- Bells -----------------------------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Ring when one of the queues has a message."""
+        keys = [self._q_for_pri(queue, step) for queue in self.active_queues for step in self.priority_steps]
+        if new := [key for key in keys if key not in self.bells]:
+            self.bells |= {key: self.new_bell(key) for key in new}
+            self.renew_inboxes()
+        for key in keys:
+            self.bells[key].wait()
+
+    def new_bell(self, key: str) -> Bell:
+        bell = Bell(self, key)
+        self.connection.cycle.hang(self, bell)
+        return bell
+
+    def rung(self, bell: Bell) -> None:
+        """The socket of a bell is readable."""
+        try:
+            rang = bell.answer()
+        except self.connection_errors:
+            self.drop(bell)
+            raise
+        if rang and not (self.qos.room() and bell.key in self._lists(self.active_queues)):
+            self.empty_inbox(bell.member)  # not wanted any more: others may have room
+        self.may_have_more |= rang
+
+    def check_bells(self) -> None:
+        """A connection that is cut says nothing. Raises ConnectionError, so that the consumer makes all anew."""
+        if late := [bell for bell in self.bells.values() if bell.overdue(self.health_check_interval)]:
+            self.abandon()
+            raise ConnectionError(f"Redis did not answer {len(late)} connections in time")
+
+    def drop(self, bell: Bell) -> None:
+        self.connection.cycle.take_down(bell)
+        self.bells.pop(bell.key, None)
+        bell.connection.disconnect()
+        self.async_pool.release(bell.connection)
+
+    def abandon(self) -> None:
+        """Let go of connections that do not answer; what comes to an inbox is fetched through the next one."""
+        for bell in list(self.bells.values()):
+            self.drop(bell)
+
+    def _lists(self, queues: Iterable[str]) -> Iterator[str]:
+        return (self._q_for_pri(queue, step) for queue in queues for step in self.priority_steps)
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        keys = set(self._lists([self._tag_to_queue.get(consumer_tag, "")]))
+        cancelled = super()._basic_cancel(consumer_tag)
+        with suppress(*self.connection_errors):  # what is there comes back after the visibility timeout
+            for bell in list(self.bells.values()):
+                if bell.key in keys:
+                    self.empty_inbox(bell.member)
+        return cancelled
+
+    # --- What is held ----------------------------------------------------------------------------------------
+
+    def acknowledge(self, tag: str) -> None:
+        """From any thread. Where an event loop turns, Redis is told at its next turn."""
+        if queue := self.queue_of.pop(tag, ""):
+            self.acknowledged.append((queue, tag))
+        if self.connection and not self.connection.cycle.turns:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.acknowledged:
+            with self.acknowledging() as pipe:
+                pipe.execute()
+
+    def adopt(self, other: "Channel") -> None:
+        """What ``other``, whose connection was lost, holds, and what it could not acknowledge."""
+        self.acknowledged.extend(other.acknowledged)
+        self.queue_of |= other.queue_of
+
+    def restore(self, tags: list[str], push: str) -> None:
+        """Put them back: at the front of their queue (RPUSH) or at its end (LPUSH)."""
+        for queue, some in by_queue((self.queue_of.pop(tag, ""), tag) for tag in tags):
+            if queue:
+                self.script("restore", [unacked_key(queue), index_key(queue)], [push, *some])
+
+    def restore_silent(self) -> None:
+        """Bring back what workers hold that gave no sign of life for the visibility timeout."""
+        try:
+            for queue in self.active_queues:
+                keys = [unacked_key(queue), index_key(queue)]
+                if count := self.script("restore_silent", keys, ["RPUSH", self.visibility_timeout]):
+                    logger.warning("%d messages of workers that died are back in %s", count, queue)
+                    self.may_have_more = True
+            for member in self.script("silent_inboxes", [INBOXES], [self.visibility_timeout]):
+                self.empty_inbox(member.decode())
+        except ResponseError as error:
+            logger.warning("messages of dead workers are not brought back yet: %s", error)
+
+    def empty_inbox(self, member: str) -> None:
+        key, _, inbox = member.partition("\n")
+        self.script("empty_inbox", [inbox, key, INBOXES], [member])
+
+    def renew(self) -> None:
+        """Say that this process is alive, and holds what it holds. From any thread."""
+        for queue, tags in by_queue((queue, tag) for tag, queue in list(self.queue_of.items())):
+            for start in range(0, len(tags), 1000):
+                self.script("renew", [index_key(queue)], ["XX", *tags[start : start + 1000]])
+        self.renew_inboxes()
+
+    def renew_inboxes(self) -> None:
+        if members := [bell.member for bell in list(self.bells.values())]:
+            self.script("renew", [INBOXES], ["GT", *members])
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._close_bells()
+                self.flush()
+            except (*self.connection_errors, RedisError) as error:  # comes back after the visibility timeout
+                logger.debug("not told to Redis: %s", error)
+            self.abandon()
+        super().close()
+
+    def _close_bells(self) -> None:
+        for bell in self.bells.values():
+            if bell.waiting_since:
+                bell.answer(timeout=2 * Bell.TIMEOUT)
+        for bell in self.bells.values():
+            self.empty_inbox(bell.member)
+
+
+class Poller(stock.MultiChannelPoller):
+    """The sockets that a connection's channels wait at."""
+
+    _channels: set[Channel]
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Whether an event loop calls ``on_poll_start``, again and again.
+        self.turns = False
+        self.bells: dict[int, tuple[Channel, Bell]] = {}
+        self.forget: Callable[[int], object] = self.poller.unregister
+
+    def on_poll_start(self) -> bool:
+        delivered = False
+        for channel in list(self._channels):
+            delivered |= channel.turn()
+            if channel.active_fanout_queues:
+                self._register_LISTEN(channel)
+        return delivered
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """Deliver at least one message, or raise Empty; for those without an event loop."""
+        self._in_protected_read = True
+        try:
+            if self.on_poll_start():
+                return
+            for fileno, event in self.poller.poll(timeout) or ():
+                if self.handle_event(fileno, event) and fileno not in self.bells:
+                    return
+            if self.on_poll_start():
+                return
+            self.maybe_check_brpop_health()
+            self.maybe_restore_messages()
+            raise Empty
+        finally:
+            self._in_protected_read = False
+            while self.after_read:
+                self.after_read.pop()()
+
+    def on_readable(self, fileno: int) -> bool:
+        if fileno in self.bells:
+            channel, bell = self.bells[fileno]
+            channel.rung(bell)
+            return True
+        super().on_readable(fileno)
+        return True
+
+    def handle_event(self, fileno: int, event: int) -> Any:
+        if fileno in self.bells:
+            return self.on_readable(fileno)
+        return super().handle_event(fileno, event)
+
+    def hang(self, channel: Channel, bell: Bell) -> None:
+        self.bells[bell.fileno] = (channel, bell)
+        self.poller.register(bell.fileno, self.eventflags)  # the event loop does it at every turn, too
+
+    def take_down(self, bell: Bell) -> None:
+        if self.bells.get(bell.fileno, (None, None))[1] is bell:
+            del self.bells[bell.fileno]
+            with suppress(KeyError, ValueError, OSError):
+                self.forget(bell.fileno)
+
+    def maybe_check_brpop_health(self) -> None:
+        for channel in list(self._channels):
+            channel.check_bells()
+
+    @property
+    def fds(self) -> dict[int, Any]:
+        return {**super().fds, **self.bells}
+
+
+class Transport(stock.Transport):
+    """``CELERY_BROKER_TRANSPORT=celeriac.transport:Transport``, the default."""
+
+    Channel = Channel
+    cycle: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        self.cycle.turns = True
+        self.cycle.forget = loop.remove
+        super().register_with_event_loop(connection, loop)
+
+
+# --- Small things ------------------------------------------------------------------------------------------
+
+
+def by_queue(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """(queue, its tags) of pairs of queue and tag."""
+    found: dict[str, list[str]] = {}
+    for queue, tag in pairs:
+        found.setdefault(queue, []).append(tag)
+    return iter(found.items())
+
+
+def readable(raw: bytes) -> dict[str, Any] | None:
+    """The message, if it is one."""
+    try:
+        message = json.loads(raw)
+        message["properties"]["delivery_tag"]
+    except (ValueError, TypeError, KeyError):
+        logger.critical("dropped from a queue, because it is no message of Celery's: %.500r", raw)
+        return None
+    return message
