@@ -17,12 +17,15 @@ FAULTS = ("kill worker", "flushall", "kill redis", "kill postgres")
 
 
 @pytest.fixture
-def stack(tmp_path: Path, mail: MailServer) -> Iterator[ChaosStack]:
-    """One of its own, besides the one that the other tests share."""
+def stack(tmp_path: Path) -> Iterator[ChaosStack]:
+    """One of its own, with a mail server of its own, besides those that the other tests share."""
+    mail = MailServer()
+    mail.controller.start()
     try:
         with ChaosStack(fresh_clone(tmp_path), mail).running() as stack:
             yield stack
     finally:
+        mail.controller.stop()
         docker("image", "rm", IMAGE, check=False)
 
 
