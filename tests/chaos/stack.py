@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from celeriac.transport import unacked_key
 from tests.stack.mailserver import MailServer
 from tests.stack.project import Done, Stack, docker, run
 
@@ -140,7 +139,7 @@ class ChaosStack(Stack):
         """Key -> messages that nobody has taken, or nobody acknowledged."""
         queues = ("default", "heavy_tasks")
         lengths = dict.fromkeys(queues, "LLEN")
-        lengths |= dict.fromkeys(["unacked"] if self.plain else map(unacked_key, queues), "HLEN")
+        lengths |= dict.fromkeys(["unacked"] if self.plain else (f"unacked.{queue}" for queue in queues), "HLEN")
         try:
             return {key: int(self.redis(command, key)) for key, command in lengths.items()}
         except (AssertionError, IndexError):  # it is being restarted
