@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 MOST = 100
 #: Messages that one look brings back to their queue, at most.
 RESTORE_MOST = 100
+#: Answers that a connection for remote control may owe us, asked for every ``health_check_interval``.
+MISSED_MOST = 2
 #: Inboxes that a living process may have messages in -> when it last gave a sign of life.
 INBOXES = "celeriac.inboxes"
 
@@ -204,7 +206,13 @@ class Bell:
         now = time.monotonic()
         if not self.waiting_since and now >= self.rests_until:
             self.waiting_since = now
-            self.connection.send_command("BLMOVE", self.key, self.inbox, "RIGHT", "RIGHT", self.TIMEOUT)
+            words = ("BLMOVE", self.key, self.inbox, "RIGHT", "RIGHT", self.TIMEOUT)
+            self.connection.send_command(*words, check_health=False)  # that would wait for an answer
+
+    @property
+    def broken(self) -> bool:
+        """Whether its socket was closed, by redis-py; another one may have its number by now."""
+        return self.connection._sock is not self.socket
 
     def answer(self, **options: Any) -> bool:
         """Whether there may be a message."""
@@ -360,7 +368,7 @@ class Channel(stock.Channel):
 
     def wait(self) -> None:
         """Ring when one of the queues has a message."""
-        keys = [self._q_for_pri(queue, step) for queue in self.active_queues for step in self.priority_steps]
+        keys = list(self._lists(self.active_queues))
         if new := [key for key in keys if key not in self.bells]:
             self.bells |= {key: self.new_bell(key) for key in new}
             self.renew_inboxes()
@@ -374,6 +382,8 @@ class Channel(stock.Channel):
 
     def rung(self, bell: Bell) -> None:
         """The socket of a bell is readable."""
+        if bell.broken:
+            return self.check_bells()
         try:
             rang = bell.answer()
         except self.connection_errors:
@@ -385,7 +395,8 @@ class Channel(stock.Channel):
 
     def check_bells(self) -> None:
         """A connection that is cut says nothing. Raises ConnectionError, so that the consumer makes all anew."""
-        if late := [bell for bell in self.bells.values() if bell.overdue(self.health_check_interval)]:
+        bells = self.bells.values()
+        if late := [bell for bell in bells if bell.broken or bell.overdue(self.health_check_interval)]:
             self.abandon()
             raise ConnectionError(f"Redis did not answer {len(late)} connections in time")
 
@@ -501,7 +512,17 @@ class Poller(stock.MultiChannelPoller):
             delivered |= channel.turn()
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
+        self.forget_closed()
         return delivered
+
+    def forget_closed(self) -> None:
+        """Sockets that redis-py has closed: the next thing that is opened, a child's pipe say, has their number."""
+        for fileno, (channel, _) in list(self._fd_to_chan.items()):
+            socket = getattr(channel.subclient.connection, "_sock", None)
+            if socket is None or socket.fileno() != fileno:
+                del self._fd_to_chan[fileno]
+        if any(bell.broken for _, bell in self.bells.values()):
+            self.maybe_check_brpop_health()
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Deliver at least one message, or raise Empty; for those without an event loop."""
@@ -549,9 +570,18 @@ class Poller(stock.MultiChannelPoller):
         for channel in list(self._channels):
             channel.check_bells()
 
+    def maybe_check_subclient_health(self) -> None:
+        """Stock connects a pub/sub that does not answer anew, by itself; but then the others are cut, too."""
+        for channel in list(self._channels):
+            listening = channel.__dict__.get("subclient")
+            if listening and listening.health_check_response_counter >= MISSED_MOST:
+                listening.health_check_response_counter = 0
+                raise ConnectionError("Redis did not answer the connection for remote control in time")
+        super().maybe_check_subclient_health()
+
     @property
     def fds(self) -> dict[int, Any]:
-        return {**super().fds, **self.bells}
+        return {**self._fd_to_chan, **self.bells}
 
 
 class Transport(stock.Transport):
