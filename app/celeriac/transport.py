@@ -154,6 +154,8 @@ class QoS(stock.QoS):
     """What this channel has fetched and not acknowledged."""
 
     channel: "Channel"
+    #: Seconds, of what a stock worker left in stock's keys: its own visibility timeout, which nobody renews.
+    visibility_timeout = 3600
 
     def room(self) -> int:
         """How many messages may be fetched now."""
@@ -181,6 +183,8 @@ class QoS(stock.QoS):
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         self.channel.restore_silent()
+        with suppress(ResponseError):  # Redis is full
+            super().restore_visible(*args, **kwargs)
 
 
 class Bell:

@@ -264,6 +264,21 @@ def test_a_stock_celery_shares_the_queues(connect, redis, stock_takes):
     assert redis.hlen("unacked") == held(redis) == 0
 
 
+def test_what_a_stock_worker_left_behind_comes_back_after_its_hour(connect, redis):
+    send(connect(), "left")
+    assert Taker(connect(stock=True)).take() == ["left"]
+    time.sleep(1.2)  # until its BRPOP, to which nobody listens any more, takes nothing
+    redis.zadd("unacked_index", dict.fromkeys(redis.zrange("unacked_index", 0, -1), time.time() - 3590))
+    heir = Taker(connect(unacked_restore_throttle=1))
+    heir.channel.qos.restore_visible(interval=1)
+    assert heir.take() == []
+
+    redis.zadd("unacked_index", dict.fromkeys(redis.zrange("unacked_index", 0, -1), time.time() - 3610))
+    heir.channel.qos.restore_visible(interval=1)
+
+    assert heir.take() == ["left"]
+
+
 def test_what_comes_back_is_what_was_sent(connect, redis):
     """Not one that Lua has parsed: it makes an object of an empty list, and rounds numbers."""
     body = {"empty": [], "none": {}, "number": 12345678901234567890, "float": 0.1, "text": '"delivery_info": {'}
