@@ -433,7 +433,7 @@ class Channel(stock.Channel):
         """From any thread. Where an event loop turns, Redis is told at its next turn."""
         if queue := self.queue_of.pop(tag, ""):
             self.acknowledged.append((queue, tag))
-        if self.connection and not self.connection.cycle.turns:
+        if self.connection and not self.connection.cycle.loop:
             self.flush()
 
     def flush(self) -> None:
@@ -505,18 +505,30 @@ class Poller(stock.MultiChannelPoller):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Whether an event loop calls ``on_poll_start``, again and again.
-        self.turns = False
+        #: The event loop that calls ``on_poll_start`` at every turn, if there is one; whether it is doing so.
+        self.loop: Any = None
+        self.turning = False
         self.bells: dict[int, tuple[Channel, Bell]] = {}
         self.forget: Callable[[int], object] = self.poller.unregister
 
     def on_poll_start(self) -> bool:
-        delivered = False
-        for channel in list(self._channels):
-            delivered |= channel.turn()
-            if channel.active_fanout_queues:
-                self._register_LISTEN(channel)
-        self.forget_closed()
+        """Returns whether messages were delivered."""
+        if self.turning:
+            return False
+        self.turning, delivered = True, False
+        try:
+            for channel in list(self._channels):
+                delivered |= channel.turn()
+                if channel.active_fanout_queues:
+                    self._register_LISTEN(channel)
+            self.forget_closed()
+            if delivered and self.loop:
+                # The pool's, which gives tasks to its children, may have been called before this one, and the loop
+                # would sleep now, with tasks in hand, until anything else happens.
+                for callback in list(self.loop.on_tick):
+                    callback()
+        finally:
+            self.turning = False
         return delivered
 
     def forget_closed(self) -> None:
@@ -599,7 +611,7 @@ class Transport(stock.Transport):
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        self.cycle.turns = True
+        self.cycle.loop = loop
         self.cycle.forget = loop.remove
         super().register_with_event_loop(connection, loop)
 

@@ -39,7 +39,8 @@ class Request(StockRequest):
     def on_crash(self, error: Exception) -> None:
         state.task_ready(self)
         try:
-            execution.crashed(self.id, worker=self.hostname)
+            if not execution.crashed(self.id, worker=self.hostname):
+                execution.put_off(self.id, seconds=0)  # it had not claimed the job yet, and its message is gone
         except Exception as problem:  # Postgres is away: the lease runs out, and the reconciler sees it
             logger.warning("the crash of %s is not written down: %s", self.id, problem)
             connection.close()

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Connection, Consumer, Producer, Queue
+from kombu.asynchronous import Hub, set_event_loop
 from redis import Redis
 
 from celeriac import transport
@@ -118,6 +120,26 @@ def test_a_message_that_comes_while_nothing_is_there_is_taken_at_once(connect, r
     assert [message.payload for message in taker.taken] == ["now"]
     assert time.monotonic() - began < 0.9, "sooner than a bell is rung anew"
     assert held(redis) == 1
+
+
+def test_what_is_delivered_is_given_to_the_pool_before_the_loop_sleeps(connect):
+    """The pool writes to its children when it is called at a turn of the loop, before this transport or after it."""
+    send(connect(), "one")
+    hub, happened = Hub(), []
+    set_event_loop(hub)
+    connection = connect()
+    taker = Taker(connection)
+    taker.on_message = lambda message: happened.append("delivered")
+    pools = [partial(happened.append, number) for number in range(10)]
+    connection.register_with_event_loop(hub)
+    hub.on_tick.update(pools)
+    try:
+        next(hub.create_loop())
+    finally:
+        set_event_loop(None)
+        hub.close()
+
+    assert set(happened[happened.index("delivered") :]) == {"delivered", *range(10)}
 
 
 def test_a_prefetch_is_never_exceeded(connect, redis):

@@ -485,6 +485,18 @@ def model(transactional_db, monkeypatch):
     workers.clear()
 
 
+def test_a_child_that_died_before_it_had_claimed_its_job_costs_no_attempt(model):
+    """Its main process acknowledges the message, so the job has to be published anew."""
+    job = Job.objects.get(pk=not_atomic.delay().id)
+    assert job.published_at
+    worker = SimpleNamespace(message=job.message["headers"], hostname="worker-0")
+
+    MainProcess(worker).on_crash(WorkerLostError())
+
+    job.refresh_from_db()
+    assert (job.state, job.published_at, job.attempts, job.crashes) == ("waiting", None, 0, 0)
+
+
 def test_whatever_happens_no_job_is_lost_and_each_has_one_effect(model):
     run_state_machine_as_test(
         Jobs,
