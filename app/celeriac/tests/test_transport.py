@@ -125,7 +125,8 @@ def test_a_message_that_comes_while_nothing_is_there_is_taken_at_once(connect, r
 def test_what_is_delivered_is_given_to_the_pool_before_the_loop_sleeps(connect):
     """The pool writes to its children when it is called at a turn of the loop, before this transport or after it."""
     send(connect(), "one")
-    hub, happened = Hub(), []
+    hub = Hub()
+    happened: list[Any] = []
     set_event_loop(hub)
     connection = connect()
     taker = Taker(connection)
