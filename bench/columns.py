@@ -1,7 +1,8 @@
 """What is compared: every task queue with its worker, and what it promises.
 
 A command and the variables may name ``{workers}``, ``{results}`` (redis or django-db), ``{events}`` (true or false),
-``{durable}`` (the names of durable tasks), ``{folder}`` and ``{port}`` (Flower's).
+``{durable}`` (the names of durable tasks), ``{atomic}`` (true or false), ``{root}`` (the repository), ``{folder}``
+(which the run may write to) and ``{port}`` (Flower's).
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,17 @@ from dataclasses import dataclass, field
 
 ONCE_OR_MORE, ONCE_OR_LESS = "at least once", "at most once"
 SERVICES = "{root}/services"
+#: What a row may ask of a column -> why a column that cannot do it is not measured there.
+ABILITIES = {
+    "redis": "no queue in Redis",
+    "postgres": "no results in Postgres",
+    "batch": "nothing that sends many at once",
+    "web": "an asynchronous client",
+    "durable": "no jobs in Postgres",
+    "atomic": "no transaction around a task and its end",
+    "flower": "no Flower",
+    "silent": "no events by default",
+}
 
 
 @dataclass(frozen=True)
@@ -21,8 +33,7 @@ class Column:
     #: Its file in bench/peers.
     module: str
     worker: str
-    #: What it can do that rows ask for: redis (it is the broker), postgres (it stores results there), batch, web (its
-    #: client is synchronous), durable, flower, silent (events are on and can be switched off).
+    #: Of ABILITIES.
     can: frozenset[str]
     #: The command is one worker, and started once for each.
     single: bool = False
@@ -37,7 +48,7 @@ class Column:
 
 STOCK = "celery --app bench.peers.celery_stock"
 STOCK_VARIABLES = {"RESULTS": "{results}", "EVENTS": "{events}"}
-TASKIQ = "taskiq worker --workers {workers} --log-level WARNING"
+TASKIQ = "taskiq worker --workers {workers} --max-prefetch 100 --no-parse --log-level WARNING"
 
 COLUMNS = (
     Column(
@@ -68,7 +79,7 @@ COLUMNS = (
         "this repository's defaults, as services/worker/start starts it: events on, INFO log as JSON",
         "celeriac",
         f"{SERVICES}/worker/start default",
-        frozenset({"redis", "postgres", "batch", "web", "durable", "flower", "silent"}),
+        frozenset({"redis", "postgres", "batch", "web", "durable", "atomic", "flower", "silent"}),
         peer=False,
         events=True,
         flower=f"{SERVICES}/flower/start",
@@ -80,6 +91,7 @@ COLUMNS = (
             "CELERY_WORKER_SEND_TASK_EVENTS": "{events}",
             "CELERY_TASK_SEND_SENT_EVENT": "{events}",
             "DURABLE_TASKS": "{durable}",
+            "ATOMIC": "{atomic}",
             "LOG_LEVEL": "INFO",
             "LOG_FORMAT": "json",
             "RUN_DIR": "{folder}",
@@ -92,7 +104,7 @@ COLUMNS = (
     Column(
         "taskiq (stream)",
         ONCE_OR_MORE,
-        "Redis stream, acknowledged when the result is saved, 100 tasks at a time in each process",
+        "Redis stream, acknowledged after the result; 100 tasks at a time in each process and 100 ahead, uvloop",
         "taskiq_stream",
         f"{TASKIQ} bench.peers.taskiq_stream:broker",
         frozenset({"redis"}),
@@ -100,10 +112,11 @@ COLUMNS = (
     Column(
         "dramatiq",
         ONCE_OR_MORE,
-        "one thread in each process",
+        "8 threads in each process, 100 tasks ahead",
         "dramatiq_redis",
-        "dramatiq bench.peers.dramatiq_redis --processes {workers} --threads 1",
+        "dramatiq bench.peers.dramatiq_redis --processes {workers} --threads 8",
         frozenset({"redis", "web"}),
+        variables={"dramatiq_queue_prefetch": "100"},
     ),
     Column(
         "arq",
@@ -117,9 +130,9 @@ COLUMNS = (
     Column(
         "procrastinate",
         ONCE_OR_MORE,
-        "broker and states in Postgres, no results; one task at a time in each process",
+        "broker and states in Postgres, no results; 10 tasks at a time in each process",
         "procrastinate_postgres",
-        "procrastinate --app bench.peers.procrastinate_postgres.app worker --concurrency 1",
+        "procrastinate --app bench.peers.procrastinate_postgres.app worker --concurrency 10",
         frozenset({"postgres", "batch", "web", "durable"}),
         single=True,
         share=0.2,
@@ -137,7 +150,7 @@ COLUMNS = (
     Column(
         "taskiq (list)",
         ONCE_OR_LESS,
-        "Redis list, 100 tasks at a time in each process",
+        "Redis list; 100 tasks at a time in each process and 100 ahead, uvloop",
         "taskiq_list",
         f"{TASKIQ} bench.peers.taskiq_list:broker",
         frozenset({"redis"}),

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from bench import report
 from bench.columns import COLUMNS, Column
-from bench.effects import StalledError
 from bench.environment import ROOT, ask, stack
 from bench.peers.install import install
-from bench.report import Measured
+from bench.report import Measured, Report
 from bench.rows import ROWS, Row
 from bench.run import FailedError, prepared, redis
 
@@ -32,22 +31,20 @@ def main() -> None:
     asked.output.mkdir(parents=True, exist_ok=True)
     rows = [row for row in ROWS if row.name in asked.rows]
     columns = [column for column in COLUMNS if column.name in asked.columns]
+    pairs = [(row, column) for row in rows for column in columns if row.fits(column)]
     forget_servers()
     with stack() as folder:
         broken = prepare(columns, folder)
-        machine = describe() | {"tasks": asked.tasks, "rounds": asked.rounds}
-        results: list[Measured] = []
+        found = Report(describe() | {"tasks": asked.tasks, "rounds": asked.rounds}, rows, columns)
         for number in range(1, asked.rounds + 1):
-            pairs = [(row, column) for row in rows for column in columns if not row.needs or row.needs in column.can]
             for row, column in random.sample(pairs, len(pairs)):
-                result = Measured(row.name, column.name, number)
-                measure(result, row, column, asked, folder, broken)
+                result = Measured(row.name, column.name, number, failed=broken.get(column.name, ""))
+                if not result.failed:
+                    measure(result, row, column, asked, folder)
                 print(f"{number}: {row.name}, {column.name}: {result.in_words()}", flush=True)
-                results.append(result)
-                report.write(asked.output, machine, rows, columns, results)
-    print(
-        f"\n{report.table(machine, rows, columns, results)}\n\nWritten: {asked.output}/bench.md, bench.json, bench.svg"
-    )
+                found.results.append(result)
+                report.write(asked.output, found)
+    print(f"\n{report.table(found)}\n\nWritten: {asked.output}/bench.md, bench.json, bench.svg")
 
 
 def arguments() -> argparse.Namespace:
@@ -93,24 +90,19 @@ def prepare(columns: list[Column], folder: Path) -> dict[str, str]:
     return broken
 
 
-def measure(
-    result: Measured, row: Row, column: Column, asked: argparse.Namespace, folder: Path, broken: dict[str, str]
-) -> None:
+def measure(result: Measured, row: Row, column: Column, asked: argparse.Namespace, folder: Path) -> None:
     """Measure a row of a column once; what goes wrong is in the result, too."""
-    if column.name in broken:
-        result.failed = broken[column.name]
-        return
     tasks = max(min(asked.tasks, LEAST), int(asked.tasks * row.share * column.share))
     log = folder / f"{row.name} {column.name} {result.round}.log"
     with prepared(column, row.setting, tasks, folder, log) as run:
         try:
             result.figures = row.measure(run)
-        except (FailedError, StalledError, RuntimeError, subprocess.CalledProcessError) as error:
-            result.failed = str(error)
+        except Exception as error:  # whatever it is: it is reported, and the others go on
+            result.failed = str(error) or repr(error)
         result.executed = run.effects.read()
         result.missing = max(0, run.effects.expected - result.executed)
         result.doubled = run.effects.doubled
-    if result.failed:
+    if result.failed and log.exists():
         (asked.output / log.name).write_bytes(log.read_bytes())
 
 

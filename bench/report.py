@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 
-from bench.columns import ONCE_OR_LESS, ONCE_OR_MORE, Column
+from bench.columns import ABILITIES, ONCE_OR_LESS, ONCE_OR_MORE, Column
 from bench.rows import Row
 
 #: What all ratios are to, in this order.
@@ -70,21 +70,32 @@ def number(value: float) -> str:
 # --- The table ---------------------------------------------------------------------------------------------------
 
 
-def table(
-    machine: dict[str, str | int], rows: Sequence[Row], columns: Sequence[Column], results: Sequence[Measured]
-) -> str:
+@dataclass
+class Report:
+    """All that was measured until now, and where."""
+
+    machine: dict[str, str | int]
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+    results: list[Measured] = field(default_factory=list)
+
+
+def table(report: Report) -> str:
+    """A section for each row that was measured."""
+    settings = [[column.name, column.guarantee, column.settings] for column in grouped(report.columns)]
     parts = [
         "# Celeriac beside its peers",
-        ", ".join(f"{name} {value}" for name, value in machine.items())
+        ", ".join(f"{name} {value}" for name, value in report.machine.items())
         + ". Medians (least-most) of all rounds, then how many times the median of "
         + " and of ".join(REFERENCES)
         + " that is.",
-        markdown([["column", "a task", "settings"], *([c.name, c.guarantee, c.settings] for c in grouped(columns))]),
+        markdown([["column", "a task runs", "settings"], *settings]),
     ]
-    for row in rows:
-        ours = [result for result in results if result.row == row.name]
-        if ours:
-            parts += [f"## {row.title}", section(columns, ours)]
+    for row in report.rows:
+        if results := [result for result in report.results if result.row == row.name]:
+            parts += [f"## {row.title}", section(report.columns, results)]
+            if left_out := [column.name for column in report.columns if not row.fits(column)]:
+                parts.append(f"Not measured: {', '.join(left_out)} ({ABILITIES[row.needs]}).")
     return "\n\n".join(parts)
 
 
@@ -98,7 +109,7 @@ def section(columns: Sequence[Column], results: Sequence[Measured]) -> str:
     found = {(line.figure, line.column): line for line in lines(results)}
     figures = list(dict.fromkeys(figure for result in results for figure in result.figures))
     measured = {result.column for result in results}
-    texts = [["column", "a task", *figures, "counted"]]
+    texts = [["column", "a task runs", *figures, "counted"]]
     for column in grouped(columns):
         if column.name in measured:
             cells = [cell(found.get((figure, column.name))) for figure in figures]
@@ -110,7 +121,9 @@ def cell(line: Line | None) -> str:
     if line is None:
         return "-"
     spread = f" ({number(line.least)}-{number(line.most)})" if line.least != line.most else ""
-    return number(line.median) + spread + "".join(f" {ratio:.3g}x" for ratio in line.ratios.values())
+    # Of CPU the sum counts, and a queue that needs no main process is not better for it.
+    shown = {} if line.figure.startswith("CPU") else line.ratios
+    return number(line.median) + spread + "".join(f" {ratio:.3g}x" for ratio in shown.values())
 
 
 def counted(column: Column, results: Sequence[Measured]) -> str:
@@ -121,7 +134,8 @@ def counted(column: Column, results: Sequence[Measured]) -> str:
     for word in ("missing", "doubled"):
         if count := sum(getattr(result, word) for result in ours):
             words.append(f"{count} {word}")
-    return ", ".join(words).replace("|", "/") or "all once"
+    executed = sum(result.executed for result in ours)
+    return ", ".join(words).replace("|", "/") or (f"{executed} once" if executed else "")
 
 
 def markdown(texts: list[list[str]]) -> str:
@@ -133,20 +147,14 @@ def markdown(texts: list[list[str]]) -> str:
 # --- The files ---------------------------------------------------------------------------------------------------
 
 
-def write(
-    folder: Path,
-    machine: dict[str, str | int],
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    results: Sequence[Measured],
-) -> None:
-    (folder / "bench.md").write_text(table(machine, rows, columns, results) + "\n")
-    (folder / "bench.svg").write_text(picture(rows, columns, results))
+def write(folder: Path, report: Report) -> None:
+    (folder / "bench.md").write_text(table(report) + "\n")
+    (folder / "bench.svg").write_text(picture(report))
     found = {
-        "machine": machine,
-        "columns": [{"name": c.name, "guarantee": c.guarantee, "settings": c.settings} for c in columns],
-        "figures": [asdict(line) for line in lines(results)],
-        "measured": [asdict(result) for result in results],
+        "machine": report.machine,
+        "columns": [{"name": c.name, "guarantee": c.guarantee, "settings": c.settings} for c in report.columns],
+        "figures": [asdict(line) for line in lines(report.results)],
+        "measured": [asdict(result) for result in report.results],
     }
     (folder / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
 
@@ -157,14 +165,14 @@ COLOURS = {ONCE_OR_MORE: "#0a7d55", ONCE_OR_LESS: "#94a3b8"}
 WIDTH, NAMES, NUMBERS, LINE, HEAD = 900, 150, 150, 20, 40
 
 
-def picture(rows: Sequence[Row], columns: Sequence[Column], results: Sequence[Measured]) -> str:
+def picture(report: Report) -> str:
     """A chart for each figure: a bar for each column, a line over it from the least to the most."""
     charts, top = [], 40
-    for row in rows:
-        found = [line for line in lines(results) if line.row == row.name and not line.figure.startswith("CPU")]
+    for row in report.rows:
+        found = [line for line in lines(report.results) if line.row == row.name and not line.figure.startswith("CPU")]
         for figure in dict.fromkeys(line.figure for line in found):
             by_column = {line.column: line for line in found if line.figure == figure}
-            bars = [(column, by_column[column.name]) for column in grouped(columns) if column.name in by_column]
+            bars = [(column, by_column[column.name]) for column in grouped(report.columns) if column.name in by_column]
             charts.append(chart(f"{row.title}: {figure}", bars, top))
             top += HEAD + LINE * len(bars)
     legend = " ".join(f'<tspan fill="{colour}">■</tspan> {escape(guarantee)}' for guarantee, colour in COLOURS.items())

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.columns import Column
 from bench.run import FailedError, Run, Setting, Workers, end, redis
 from demo.servers import free_port, wait_for_port
 
@@ -137,6 +138,7 @@ def backlog(run: Run) -> Figures:
 USUAL = Setting()
 POSTGRES = Setting(results="django-db")
 DURABLE = Setting(results="django-db", durable=True)
+ATOMIC = Setting(results="django-db", durable=True, atomic=True)
 FAR = Setting(far=True)
 
 
@@ -146,12 +148,15 @@ class Row:
     title: str
     measure: Callable[[Run], Figures]
     setting: Setting = USUAL
-    #: What a column has to be able to do, of Column.can.
+    #: What a column has to be able to do, of bench/columns.py's ABILITIES.
     needs: str = ""
     #: The part of the tasks it gets: what slows every column down would take minutes.
     share: float = 1.0
     #: Not among the rows that run when none is named.
     only_by_name: bool = False
+
+    def fits(self, column: Column) -> bool:
+        return not self.needs or self.needs in column.can
 
 
 ROWS = (
@@ -173,5 +178,6 @@ ROWS = (
     Row("durable-enqueue", "Durable jobs: enqueue", enqueue, DURABLE, "durable", share=0.2),
     Row("durable-batch", "Durable jobs: enqueue in batches of 1,000", batch, DURABLE, "durable"),
     Row("durable-drain", "Durable jobs: drain", drain, DURABLE, "durable", share=0.2),
+    Row("durable-atomic", "Durable jobs, atomic: drain", drain, ATOMIC, "atomic", share=0.2),
     Row("backlog", f"Drain of {BACKLOG:,}", backlog, only_by_name=True),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from psycopg import sql
 from redis import Redis
 
 from bench.columns import Column
@@ -22,6 +23,8 @@ from bench.proxy import delayed
 from demo.servers import free_port, wait_for_port
 
 PEERS = ROOT / "bench" / ".peers"
+#: Seconds after which a client that sends has failed.
+DRIVE_PATIENCE = 3600
 #: What any column writes to Postgres while it is measured.
 TABLES = (
     "celeriac_job",
@@ -43,6 +46,7 @@ class Setting:
     events: bool | None = None
     flower: bool = False
     durable: bool = False
+    atomic: bool = False
     #: 2 ms to Redis.
     far: bool = False
 
@@ -95,6 +99,7 @@ class Run:
             "results": self.setting.results,
             "events": "true" if events else "false",
             "durable": "bench.peers.*" if self.setting.durable else "",
+            "atomic": "true" if self.setting.atomic else "false",
             "port": self.flower_port,
         }
         for name, value in known.items():
@@ -121,6 +126,7 @@ class Run:
                 env=self.variables(far),
                 stdout=subprocess.PIPE,
                 stderr=log,
+                timeout=DRIVE_PATIENCE,
             )
         if done.returncode:
             raise FailedError(f"{action}: {last_line(self.log)}")
@@ -158,7 +164,7 @@ def prepared(column: Column, setting: Setting, tasks: int, folder: Path, log: Pa
 def empty() -> None:
     redis().flushall()
     tables = [table for table in TABLES if ask("SELECT to_regclass(%s)", table)]
-    database().execute(f"TRUNCATE {', '.join(tables)} CASCADE")  # type: ignore[arg-type]  names of our own
+    database().execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(map(sql.Identifier, tables))))
 
 
 def redis() -> Any:

@@ -1,5 +1,6 @@
 """This repository's app, with the settings it has by default; DURABLE_TASKS makes the task a durable job."""
 
+import os
 import time
 from collections.abc import Iterable
 
@@ -13,7 +14,7 @@ from bench.effects import note  # noqa: E402
 from config.celery import app  # noqa: E402, F401
 
 
-@shared_task
+@shared_task(atomic=os.environ["ATOMIC"] == "true")
 def noop(number: int, seconds: float) -> int:
     if seconds:
         time.sleep(seconds)

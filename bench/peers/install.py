@@ -15,6 +15,6 @@ def install() -> None:
         return
     shutil.rmtree(PEERS, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "-r", WANTED]
-    subprocess.run([PEERS / "bin" / "pip", "install", *options], check=True)
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "-r", str(WANTED)]
+    subprocess.run([str(PEERS / "bin" / "pip"), "install", *options], check=True)
     shutil.copy(WANTED, INSTALLED)
