@@ -1,4 +1,4 @@
-"""Tasks that the benchmarks drain."""
+"""Tasks of the benchmarks of one thing; those of bench/compare.py are in bench/peers."""
 
 from celery import shared_task
 from django.contrib.auth import get_user_model
@@ -10,16 +10,6 @@ def one_query() -> bool:
     return get_user_model().objects.filter(pk=0).exists()
 
 
-@shared_task
-def noop() -> None:
-    """Nothing, and a result in Postgres that says so."""
-
-
 @shared_task(durable=True)
 def durable_noop() -> None:
-    """The same, durable."""
-
-
-@shared_task(durable=True, atomic=True)
-def atomic_noop() -> None:
-    """The same, in one transaction with its end."""
+    """Nothing, and a result in Postgres that says so."""
