@@ -39,7 +39,7 @@ class Effects:
         #: Number -> when it was executed first.
         self.times: dict[int, float] = {}
         self.doubled = 0
-        #: How many were waited for.
+        #: How many different tasks there have to be in the end.
         self.expected = 0
 
     def read(self) -> int:
@@ -57,7 +57,7 @@ class Effects:
 
     def wait(self, count: int, check: Callable[[], None], patience: float = PATIENCE) -> None:
         """Until ``count`` different tasks were executed. ``check`` raises when that cannot be any more."""
-        self.expected = count
+        self.expected = max(self.expected, count)
         done, since = self.read(), time.monotonic()
         while done < count:
             check()

@@ -66,6 +66,7 @@ def requests(url: str, seconds: int = 4) -> float:
 def drain(run: Run) -> Figures:
     """A backlog, from its first twentieth to its end; and the CPU of that."""
     run.drive("enqueue", first=0, count=run.tasks)
+    run.effects.expected = run.tasks
     with run.workers() as workers:
         run.effects.wait(run.tasks // 20, workers.check)
         cpu, done = workers.cpu(), run.effects.read()
@@ -116,6 +117,7 @@ def backlog(run: Run) -> Figures:
     """A million: how cost grows. In batches where the column has them, or this would take an hour by itself."""
     redis().config_set("maxmemory", 0)  # the stack's own Redis would refuse so many
     run.drive("batch" if "batch" in run.column.can else "enqueue", first=0, count=BACKLOG)
+    run.effects.expected = BACKLOG
     held = redis().info("memory")["used_memory"] / 1e6
     with run.workers() as workers:
         run.effects.wait(BACKLOG // 20, workers.check)
