@@ -20,12 +20,16 @@ if hasattr(peer, "connect"):
 
 
 def empty(request: HttpRequest) -> HttpResponse:
-    return HttpResponse("done")
+    return done()
 
 
 def send(request: HttpRequest) -> HttpResponse:
     peer.send(0, 0.0)
-    return HttpResponse("done")
+    return done()
+
+
+def done() -> HttpResponse:
+    return HttpResponse("done", headers={"Content-Length": "4"})  # Django's middleware would set it
 
 
 urlpatterns = [path("empty", empty), path("send", send)]

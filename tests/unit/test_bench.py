@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from xml.etree import ElementTree
 
 import pytest
@@ -18,7 +20,8 @@ from bench.columns import COLUMNS, ONCE_OR_MORE
 from bench.effects import Effects, StalledError, note
 from bench.proxy import DELAY, delayed
 from bench.report import Measured, Report
-from bench.rows import ROWS
+from bench.rows import ROWS, requests
+from bench.run import FailedError
 
 ROOT = Path(__file__).parents[2]
 DRAIN = next(row for row in ROWS if row.name == "drain")
@@ -108,6 +111,32 @@ def test_a_rate_leaves_out_the_start():
     effects = Effects(Path(os.devnull))
     effects.times = {0: 0.0} | {number: 100 + number / 10 for number in range(1, 101)}
     assert effects.rate(0.05, 1) == pytest.approx(10)
+
+
+class Page(BaseHTTPRequestHandler):
+    """/ is there, nothing else is."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/" else 404)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"done")
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+def test_the_client_that_stands_in_for_wrk_counts_requests_and_errors(monkeypatch):
+    monkeypatch.setattr("bench.rows.shutil.which", lambda name: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        site = f"http://127.0.0.1:{server.server_port}"
+        assert requests(f"{site}/", seconds=1) > 10
+        with pytest.raises(FailedError, match="Non-2xx"):
+            requests(f"{site}/missing", seconds=1)
+        server.shutdown()
 
 
 def test_the_proxy_delays_each_direction_and_keeps_the_order():
