@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help init up down credentials rotate logs ps scale-workers demo mail test test-unit test-stack lint lock images chaos shell manage superuser dev
+.PHONY: help init up down credentials rotate logs ps scale-workers demo mail test test-unit test-stack lint lock images chaos bench shell manage superuser dev
 
 COMPOSE := docker compose
 VENV := .venv
@@ -63,6 +63,9 @@ test-stack: $(VENV)/dev ## the tests of the whole stack, on a Docker engine
 chaos: $(VENV)/dev ## kill, freeze, empty and cut off the stack's parts under load; ours beside plain Celery (20 minutes)
 	@scripts/preflight engine
 	$(VENV)/bin/python -m tests.chaos $(ARGS)
+
+bench: $(VENV)/dev ## ours beside plain Celery and other task queues: make bench [ARGS="--rows drain --columns celeriac huey"]
+	@$(VENV)/bin/python -m bench.compare $(ARGS)
 
 lint: $(VENV)/dev ## every linter
 	@scripts/lint

@@ -1,0 +1,27 @@
+"""Dramatiq on Redis, with its results middleware."""
+
+import time
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+
+from bench.effects import note
+from bench.peers.addresses import REDIS
+
+broker = RedisBroker(url=REDIS)
+broker.add_middleware(Results(backend=RedisBackend(url=REDIS)))
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor(store_results=True)
+def noop(number: int, seconds: float) -> int:
+    if seconds:
+        time.sleep(seconds)
+    note(number)
+    return number
+
+
+def send(number: int, seconds: float) -> None:
+    noop.send(number, seconds)
