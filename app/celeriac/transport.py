@@ -128,7 +128,7 @@ SCRIPTS = {"fetch": FETCH, "restore": RESTORE_TAGS, "restore_silent": RESTORE_SI
 SCRIPTS |= {"silent_inboxes": SILENT_INBOXES, "renew": RENEW}
 SHA = {name: sha1(text.encode()).hexdigest() for name, text in SCRIPTS.items()}  # noqa: S324 - Redis's name of a script
 
-_numbers = itertools.count(1)
+_channels = itertools.count(1)
 _process: tuple[int, str] = (0, "")
 
 
@@ -248,6 +248,8 @@ class Channel(stock.Channel):
         #: Tag -> queue, of what this channel holds.
         self.queue_of: dict[str, str] = {}
         self.never_acknowledged: set[str] = set()
+        #: Of this channel in its process, and of the next tag.
+        self.number, self.tags = next(_channels), 1
         self.may_have_more = True
         self._one_client: Any = None
         super().__init__(*args, **kwargs)
@@ -323,16 +325,15 @@ class Channel(stock.Channel):
             for each, queue in lists
             for key in (each, f"inbox.{process()}.{each}", unacked_key(queue), index_key(queue))
         ]
-        first = next(_numbers)
+        prefix, first = f"{process()}.{self.number}.", self.tags
+        self.tags += room  # before: an answer that is lost has used them, and nothing may be written over its messages
         with self.acknowledging() as pipe:
-            answer = self.script("fetch", keys, [f"{process()}.", first, room], pipe)
+            answer = self.script("fetch", keys, [prefix, first, room], pipe)
         found = list(zip(answer[::2], answer[1::2], strict=True))
-        for _ in found[1:]:
-            next(_numbers)
         self.may_have_more = len(found) >= room
         messages = []
         for number, (index, raw) in enumerate(found, first):
-            queue, tag = lists[index][1], f"{process()}.{number}"
+            queue, tag = lists[index][1], f"{prefix}{number}"
             self.queue_of[tag] = queue
             self._queue_cycle.rotate(queue)
             if message := readable(raw):
@@ -482,11 +483,11 @@ class Channel(stock.Channel):
 
     def close(self) -> None:
         if not self.closed:
-            try:
-                self._close_bells()
-                self.flush()
-            except (*self.connection_errors, RedisError) as error:  # comes back after the visibility timeout
-                logger.debug("not told to Redis: %s", error)
+            for last in (self.flush, self._close_bells):
+                try:
+                    last()
+                except (*self.connection_errors, RedisError) as error:  # comes back after the visibility timeout
+                    logger.debug("not told to Redis: %s", error)
             self.abandon()
         super().close()
 

@@ -143,6 +143,19 @@ def test_what_is_delivered_is_given_to_the_pool_before_the_loop_sleeps(connect):
     assert set(happened[happened.index("delivered") :]) == {"delivered", *range(10)}
 
 
+def test_two_threads_that_fetch_do_not_take_each_others_place(connect, redis):
+    send(connect(), *range(200))
+    takers = [Taker(connect()) for _ in range(4)]
+    threads = [threading.Thread(target=taker.take) for taker in takers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(message.payload for taker in takers for message in taker.taken) == list(range(200))
+    assert held(redis) == 200
+
+
 def test_a_prefetch_is_never_exceeded(connect, redis):
     send(connect(), *range(10))
     taker = Taker(connect(), prefetch=3)
@@ -221,6 +234,30 @@ def test_a_message_in_an_inbox_comes_back_too(connect, redis):
     restore(alive)
 
     assert heir.take() == ["rung"]
+
+
+def test_messages_of_a_fetch_whose_answer_is_lost_come_back(connect, redis, monkeypatch):
+    send(connect(), "one", "two")
+    taker = Taker(connect(), prefetch=2)
+
+    def answer_is_lost(channel, *arguments, script=transport.Channel.script):
+        script(channel, *arguments)
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(transport.Channel, "script", answer_is_lost)
+        with pytest.raises(TimeoutError):
+            taker.channel.turn()
+    send(connect(), "three", "four")
+    assert taker.take() == ["three", "four"]
+    assert held(redis) == 4
+    for message in taker.taken:
+        message.ack()
+
+    silence(redis)
+    restore(taker.connection)
+
+    assert taker.take() == ["one", "two"]
 
 
 def test_a_sign_of_life_keeps_what_is_held(connect, redis):
