@@ -64,7 +64,7 @@ for k = 1, #KEYS, 4 do
     if messages and #messages > 0 then
       local held, scores = {{}}, {{}}
       for _, message in ipairs(messages) do
-        local tag = ARGV[1] .. string.format('%d', number)
+        local tag = ARGV[1] .. string.format('%012d', number)
         number = number + 1
         held[#held + 1] = tag
         held[#held + 1] = KEYS[k] .. '\\n' .. message
@@ -88,7 +88,8 @@ return found
 RESTORE = """
 redis.call('HDEL', KEYS[1], '')  -- once a script has written, a full Redis takes all that it writes
 local restored = 0
-for _, tag in ipairs(tags) do
+for t = #tags, 1, -1 do  -- so that the first of them is taken first again
+  local tag = tags[t]
   local held = redis.call('HGET', KEYS[1], tag)
   if held then
     local cut = string.find(held, '\\n', 1, true)
@@ -333,7 +334,7 @@ class Channel(stock.Channel):
         self.may_have_more = len(found) >= room
         messages = []
         for number, (index, raw) in enumerate(found, first):
-            queue, tag = lists[index][1], f"{prefix}{number}"
+            queue, tag = lists[index][1], f"{prefix}{number:012}"
             self.queue_of[tag] = queue
             self._queue_cycle.rotate(queue)
             if message := readable(raw):
