@@ -36,13 +36,14 @@ SENTINEL = "celeriac.sentinel"
 #: The id in a message's headers; much quicker than to parse the whole of it.
 TASK_ID = re.compile(rb'"id": ?"([^"]+)"')
 
+#: In two parts, so that each has its index: with a million rows one query for both reads them all.
 DUE = """
-SELECT * FROM celeriac_job
-WHERE published_at IS NULL AND (
-    (state = 'waiting' AND due_at <= now() + %s * interval '1 second'
-        AND created_at < now() - %s * interval '1 second')
-    OR (state = 'returned' AND lease_until IS NULL))
-ORDER BY due_at LIMIT %s"""
+(SELECT * FROM celeriac_job
+    WHERE state = 'waiting' AND published_at IS NULL AND due_at <= now() + %(park)s * interval '1 second'
+        AND created_at < now() - %(on_its_way)s * interval '1 second'
+    ORDER BY due_at LIMIT %(most)s)
+UNION ALL
+(SELECT * FROM celeriac_job WHERE state = 'returned' AND published_at IS NULL AND lease_until IS NULL LIMIT %(most)s)"""
 
 LOST = """
 UPDATE celeriac_job SET published_at = NULL
@@ -134,7 +135,7 @@ class Reconciler:
         """What is due, and whose process did not bring it to Redis."""
         published = 0
         while published < MOST:
-            jobs = list(Job.objects.raw(DUE, [PARK, ON_ITS_WAY, CHUNK]))
+            jobs = list(Job.objects.raw(DUE, {"park": PARK, "on_its_way": ON_ITS_WAY, "most": CHUNK}))
             published += publish(jobs)
             self.alive()
             if len(jobs) < CHUNK:

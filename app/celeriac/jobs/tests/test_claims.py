@@ -364,7 +364,7 @@ class Jobs(RuleBasedStateMachine):
 
     def two_reconcilers(self):
         """One of them is slow: it publishes what it had read before."""
-        read = list(Job.objects.raw(reconcile.DUE, [reconcile.PARK, 0, 100]))
+        read = list(Job.objects.raw(reconcile.DUE, {"park": reconcile.PARK, "on_its_way": 0, "most": 100}))
         self.reconcile()
         if bag.mode == "there":
             enqueue.publish(self.read)
