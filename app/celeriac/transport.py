@@ -345,8 +345,13 @@ class Channel(stock.Channel):
         return messages
 
     def deliver(self, messages: list[tuple[str, dict[str, Any]]]) -> bool:
-        for queue, message in messages:
-            self.connection._deliver(message, queue)
+        for number, (queue, message) in enumerate(messages, 1):
+            try:
+                self.connection._deliver(message, queue)
+            except BaseException:
+                for _, other in messages[number:]:  # nobody has them: they are not renewed, and come back
+                    del self.queue_of[other["properties"]["delivery_tag"]]
+                raise
             if queue in self.never_acknowledged:
                 self.acknowledge(message["properties"]["delivery_tag"])
         return bool(messages)

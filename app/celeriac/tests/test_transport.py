@@ -269,6 +269,25 @@ def test_messages_of_a_fetch_whose_answer_is_lost_come_back(connect, redis, monk
     assert taker.take() == ["one", "two"]
 
 
+def test_messages_that_were_fetched_with_one_that_fails_come_back(connect, redis):
+    send(connect(), "fails", "two", "three")
+    taker = Taker(connect())
+
+    def fails(message):
+        raise ConnectionError
+
+    taker.on_message = fails
+    with pytest.raises(ConnectionError):
+        taker.channel.turn()
+    silence(redis)
+    taker.channel.renew()
+    taker.on_message = taker.taken.append
+    restore(taker.connection)
+
+    assert taker.take() == ["two", "three"]
+    assert held(redis) == 3
+
+
 def test_a_sign_of_life_keeps_what_is_held(connect, redis):
     send(connect(), "long")
     holder, other = Taker(connect()), Taker(connect())
