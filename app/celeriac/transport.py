@@ -349,12 +349,22 @@ class Channel(stock.Channel):
             try:
                 self.connection._deliver(message, queue)
             except BaseException:
+                if not self.is_whole(message):
+                    logger.critical("dropped from %s, because its body cannot be decoded: %.500r", queue, message)
+                    self.acknowledge(message["properties"]["delivery_tag"])
+                    continue
                 for _, other in messages[number:]:  # nobody has them: they are not renewed, and come back
                     del self.queue_of[other["properties"]["delivery_tag"]]
                 raise
             if queue in self.never_acknowledged:
                 self.acknowledge(message["properties"]["delivery_tag"])
         return bool(messages)
+
+    def is_whole(self, message: dict[str, Any]) -> bool:
+        try:
+            return bool(self.Message(message, channel=self))
+        except Exception:  # whatever its codec says
+            return False
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         self.may_have_more = True

@@ -1,5 +1,6 @@
 """A message is always in some key, whoever dies; and a stock Celery may share the queues."""
 
+import json
 import threading
 import time
 from contextlib import contextmanager
@@ -406,11 +407,14 @@ def test_one_message_by_direct_access(connect, redis):
 
 def test_a_text_that_is_no_message_stops_nobody(connect, redis, caplog):
     redis.lpush("default", "no message", '{"properties": 1}')
+    broken = {"delivery_tag": "1", "delivery_info": {}, "body_encoding": "base64"}
+    redis.lpush("default", json.dumps({"body": "not base64", "properties": broken}))
     send(connect(), "good")
 
     assert Taker(connect()).take() == ["good"]
     assert held(redis) == 1
     assert "no message of Celery's" in caplog.text
+    assert "cannot be decoded" in caplog.text
 
 
 @contextmanager
