@@ -1,8 +1,9 @@
 """What was executed: one record for each execution, appended to the file EFFECTS by the task itself.
 
-Every peer's task calls ``note``, so this needs nothing but Python. A call costs about a microsecond.
+Every peer's task is ``work``, or ``work_async``, so this needs nothing but Python. A call costs about a microsecond.
 """
 
+import asyncio
 import os
 import struct
 import time
@@ -18,6 +19,21 @@ PATIENCE = 60.0
 
 def note(number: int) -> None:
     os.write(file(os.environ["EFFECTS"]), RECORD.pack(number, time.monotonic()))
+
+
+def work(number: int, seconds: float) -> int:
+    """What every column's task does, and returns."""
+    if seconds:
+        time.sleep(seconds)
+    note(number)
+    return number
+
+
+async def work_async(number: int, seconds: float) -> int:
+    if seconds:
+        await asyncio.sleep(seconds)
+    note(number)
+    return number
 
 
 @cache

@@ -141,6 +141,11 @@ def process() -> str:
     return _process[1]
 
 
+def inbox_key(key: str) -> str:
+    """Where this process's bell moves what it rings for, from the list ``key``."""
+    return f"inbox.{process()}.{key}"
+
+
 def unacked_key(queue: str) -> str:
     """The hash of the queue's messages that workers have: tag -> list, line break, message."""
     return f"unacked.{queue}"
@@ -195,9 +200,8 @@ class Bell:
     TIMEOUT = 1.0
 
     def __init__(self, channel: "Channel", key: str) -> None:
-        self.key, self.inbox = key, f"inbox.{process()}.{key}"
-        self.connection = channel.async_pool.get_connection()
-        self.connection.connect()
+        self.key, self.inbox = key, inbox_key(key)
+        self.connection = channel.async_pool.get_connection()  # connected
         self.socket = self.connection._sock
         self.fileno = self.socket.fileno()
         self.waiting_since = self.rests_until = 0.0
@@ -321,11 +325,7 @@ class Channel(stock.Channel):
     def fetch(self, queues: list[str], room: int) -> list[tuple[str, dict[str, Any]]]:
         """(queue, message) of up to ``room`` messages, registered as held by this process."""
         lists = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]
-        keys = [
-            key
-            for each, queue in lists
-            for key in (each, f"inbox.{process()}.{each}", unacked_key(queue), index_key(queue))
-        ]
+        keys = [key for each, queue in lists for key in (each, inbox_key(each), unacked_key(queue), index_key(queue))]
         prefix, first = f"{process()}.{self.number}.", self.tags
         self.tags += room  # before: an answer that is lost has used them, and nothing may be written over its messages
         with self.acknowledging() as pipe:

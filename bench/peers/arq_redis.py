@@ -1,12 +1,11 @@
 """arq on Redis; it stores results by default."""
 
-import asyncio
 from typing import Any
 
 from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 
-from bench.effects import note
+from bench.effects import work_async
 from bench.peers.addresses import REDIS
 
 settings = RedisSettings.from_dsn(REDIS)
@@ -14,10 +13,7 @@ pool: ArqRedis
 
 
 async def noop(context: dict[str, Any], number: int, seconds: float) -> int:
-    if seconds:
-        await asyncio.sleep(seconds)
-    note(number)
-    return number
+    return await work_async(number, seconds)
 
 
 class WorkerSettings:

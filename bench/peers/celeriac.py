@@ -1,7 +1,6 @@
 """This repository's app, with the settings it has by default; DURABLE_TASKS makes the task a durable job."""
 
 import os
-import time
 from collections.abc import Iterable
 
 import django
@@ -10,16 +9,13 @@ django.setup()
 
 from celery import shared_task  # noqa: E402
 
-from bench.effects import note  # noqa: E402
+from bench.effects import work  # noqa: E402
 from config.celery import app  # noqa: E402, F401
 
 
 @shared_task(atomic=os.environ["ATOMIC"] == "true")
 def noop(number: int, seconds: float) -> int:
-    if seconds:
-        time.sleep(seconds)
-    note(number)
-    return number
+    return work(number, seconds)
 
 
 def send(number: int, seconds: float) -> None:

@@ -1,12 +1,11 @@
 """Celery as it is; DJANGO_SETTINGS_MODULE is celery_tutorial or celery_tuned."""
 
-import time
 from collections.abc import Iterable
 
 import django
 from celery import Celery
 
-from bench.effects import note
+from bench.effects import work
 
 app = Celery("bench")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -15,10 +14,7 @@ django.setup()
 
 @app.task
 def noop(number: int, seconds: float) -> int:
-    if seconds:
-        time.sleep(seconds)
-    note(number)
-    return number
+    return work(number, seconds)
 
 
 def send(number: int, seconds: float) -> None:

@@ -1,11 +1,9 @@
 """django-q2; DJANGO_SETTINGS_MODULE is django_q2_settings."""
 
-import time
-
 import django
 from django.core.management import call_command
 
-from bench.effects import note
+from bench.effects import work
 
 django.setup()
 
@@ -13,10 +11,7 @@ from django_q.tasks import async_task  # noqa: E402
 
 
 def noop(number: int, seconds: float) -> int:
-    if seconds:
-        time.sleep(seconds)
-    note(number)
-    return number
+    return work(number, seconds)
 
 
 def prepare() -> None:

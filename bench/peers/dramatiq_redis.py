@@ -1,13 +1,11 @@
 """Dramatiq on Redis, with its results middleware."""
 
-import time
-
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from bench.effects import note
+from bench.effects import work
 from bench.peers.addresses import REDIS
 
 broker = RedisBroker(url=REDIS)
@@ -17,10 +15,7 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor(store_results=True)
 def noop(number: int, seconds: float) -> int:
-    if seconds:
-        time.sleep(seconds)
-    note(number)
-    return number
+    return work(number, seconds)
 
 
 def send(number: int, seconds: float) -> None:

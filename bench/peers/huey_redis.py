@@ -1,10 +1,8 @@
 """Huey on Redis; it stores results by default."""
 
-import time
-
 from huey import RedisHuey
 
-from bench.effects import note
+from bench.effects import work
 from bench.peers.addresses import REDIS
 
 huey = RedisHuey("bench", url=REDIS)
@@ -12,10 +10,7 @@ huey = RedisHuey("bench", url=REDIS)
 
 @huey.task()
 def noop(number: int, seconds: float) -> int:
-    if seconds:
-        time.sleep(seconds)
-    note(number)
-    return number
+    return work(number, seconds)
 
 
 def send(number: int, seconds: float) -> None:

@@ -1,11 +1,10 @@
 """procrastinate, all in Postgres: the job's row is kept, with its state, and holds no result."""
 
-import asyncio
 from collections.abc import Iterable
 
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 
-from bench.effects import note
+from bench.effects import work_async
 from bench.peers.addresses import POSTGRES
 
 #: The worker's, and the one that sends.
@@ -15,10 +14,7 @@ sender = App(connector=SyncPsycopgConnector(conninfo=POSTGRES))
 
 @app.task(name="noop")
 async def noop(number: int, seconds: float) -> int:
-    if seconds:
-        await asyncio.sleep(seconds)
-    note(number)
-    return number
+    return await work_async(number, seconds)
 
 
 job = sender.configure_task("noop")

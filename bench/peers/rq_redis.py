@@ -1,12 +1,11 @@
 """RQ on Redis; it stores results by default. The worker forks for no job (SimpleWorker)."""
 
-import time
 from collections.abc import Iterable
 
 from redis import Redis
 from rq import Queue
 
-from bench.effects import note
+from bench.effects import work
 from bench.peers.addresses import REDIS
 
 REDIS_URL = REDIS  # the worker reads it here
@@ -14,10 +13,7 @@ queue = Queue(connection=Redis.from_url(REDIS))
 
 
 def noop(number: int, seconds: float) -> int:
-    if seconds:
-        time.sleep(seconds)
-    note(number)
-    return number
+    return work(number, seconds)
 
 
 def send(number: int, seconds: float) -> None:

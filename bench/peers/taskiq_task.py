@@ -1,12 +1,7 @@
 """The task of both of TaskIQ's brokers."""
 
-import asyncio
-
-from bench.effects import note
+from bench.effects import work_async
 
 
 async def noop(number: int, seconds: float) -> int:
-    if seconds:
-        await asyncio.sleep(seconds)
-    note(number)
-    return number
+    return await work_async(number, seconds)
