@@ -12,7 +12,8 @@ def install(app: Celery) -> None:
     from celeriac.worker import database
     from celeriac.worker.consumer import Reattach
     from celeriac.worker.drain import Drain
+    from celeriac.worker.prefetch import Prefetch
 
     app.steps["worker"].add(DjangoStructLogInitStep)  # a line for each task, with the id of its request
-    app.steps["consumer"].update({Reattach, Beat, Drain, Leases})
+    app.steps["consumer"].update({Reattach, Beat, Drain, Leases, Prefetch})
     database.install()
