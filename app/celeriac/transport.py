@@ -40,8 +40,10 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 
 logger = logging.getLogger(__name__)
 
-#: Messages in one fetch, at most.
-MOST = 100
+#: Messages in one fetch, at most; and in hand where each is fetched and acknowledged at once, because tasks are slow.
+MOST, FEW = 100, 8
+#: Seconds for which acknowledgements may wait for the next fetch.
+SOON = 0.02
 #: Messages that one look brings back to their queue, at most.
 RESTORE_MOST = 100
 #: Answers that a connection for remote control may owe us, asked for every ``health_check_interval``.
@@ -168,6 +170,10 @@ class QoS(stock.QoS):
         most = self.can_consume_max_estimate()
         return MOST if most is None else min(most, MOST)
 
+    def low(self, room: int) -> bool:
+        """Whether it is time to fetch: at once, but where many are in hand when half of them are gone."""
+        return room > 0 and (self.prefetch_count <= FEW or 2 * room >= self.prefetch_count)
+
     def append(self, message: Any, delivery_tag: str) -> None:
         virtual.QoS.append(self, message, delivery_tag)  # the fetch has registered it
 
@@ -249,6 +255,7 @@ class Channel(stock.Channel):
         self.bells: dict[str, Bell] = {}
         #: (queue, tag) that Redis has not been told.
         self.acknowledged: deque[tuple[str, str]] = deque()
+        self.acknowledged_since = 0.0
         self._acknowledging = threading.Lock()
         #: Tag -> queue, of what this channel holds.
         self.queue_of: dict[str, str] = {}
@@ -313,10 +320,10 @@ class Channel(stock.Channel):
         queues = self.active_queues
         room = self.qos.room() if queues else 0
         delivered = False
-        if room and self.may_have_more:
+        if self.may_have_more and self.qos.low(room):
             delivered = self.deliver(self.fetch(self._queue_cycle.consume(len(queues)), room))
             room = self.qos.room()
-        elif self.acknowledged:
+        elif self.acknowledged and not self.may_acknowledge_later():
             self.flush()
         if room and not self.may_have_more:
             self.wait()
@@ -449,9 +456,15 @@ class Channel(stock.Channel):
     def acknowledge(self, tag: str) -> None:
         """From any thread. Where an event loop turns, Redis is told at its next turn."""
         if queue := self.queue_of.pop(tag, ""):
+            if not self.acknowledged:
+                self.acknowledged_since = time.monotonic()
             self.acknowledged.append((queue, tag))
         if self.connection and not self.connection.cycle.loop:
             self.flush()
+
+    def may_acknowledge_later(self) -> bool:
+        """With the next fetch, if that is a moment away: where many are in hand."""
+        return len(self.queue_of) > FEW and time.monotonic() - self.acknowledged_since < SOON
 
     def flush(self) -> None:
         if self.acknowledged:
