@@ -77,7 +77,7 @@ def give_back(consumer: Consumer) -> None:
         state.task_ready(request)
     channel = consumer.task_consumer.channel
     tags = [request.message.delivery_tag for request in requests]
-    channel.restore(list(reversed(tags)), "RPUSH")
+    channel.restore(tags, "RPUSH")
     for tag in tags:
         channel.qos._quick_ack(tag)
     logger.info("%d tasks that wait behind slow ones are back in their queue", len(tags))
