@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help init up down credentials rotate logs ps scale-workers demo mail test test-unit test-stack lint lock images chaos bench shell manage superuser dev
+.PHONY: help init up down credentials rotate logs ps scale-workers demo mail test test-unit test-stack lint lock images chaos bench upstream shell manage superuser dev
 
 COMPOSE := docker compose
 VENV := .venv
@@ -66,6 +66,9 @@ chaos: $(VENV)/dev ## kill, freeze, empty and cut off the stack's parts under lo
 
 bench: $(VENV)/dev ## ours beside plain Celery and other task queues: make bench [ARGS="--rows drain --columns celeriac huey"]
 	@$(VENV)/bin/python -m bench.compare $(ARGS)
+
+upstream: $(VENV)/dev ## Celery's own integration tests against our transport (15 minutes)
+	@$(VENV)/bin/python -m tests.upstream $(ARGS)
 
 lint: $(VENV)/dev ## every linter
 	@scripts/lint
