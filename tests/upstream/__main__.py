@@ -49,6 +49,7 @@ def tests(source: Path, port: int, arguments: list[str]) -> int:
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(port),
         "PYTHONPATH": f"{ROOT / 'app'}:{source}",
+        "PATH": f"{PYTHON.parent}:{os.environ['PATH']}",
     }
     options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:django", "--timeout", "200"]
     return subprocess.run([PYTHON, "-m", "pytest", *options, *arguments], cwd=source, env=environment).returncode
