@@ -69,10 +69,10 @@ def started() -> int:
 def give_back(consumer: Consumer) -> None:
     """What waits for a child that is not free goes back to the front of its queue, for a worker that is."""
     waiting = consumer.controller.semaphore._waiting
-    if not waiting or Drain.since is not None:  # a drain does it by itself
+    kept = max(consumer.initial_prefetch_count - len(state.active_requests), 0)  # what the multiplier asks for
+    if len(waiting) <= kept or Drain.since is not None:  # a drain does it by itself
         return
-    requests = [request for _, (request,), _ in waiting]
-    waiting.clear()
+    requests = [waiting.pop()[1][0] for _ in range(len(waiting) - kept)][::-1]
     for request in requests:
         state.task_ready(request)
     channel = consumer.task_consumer.channel
