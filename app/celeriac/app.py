@@ -57,6 +57,9 @@ class Celery(StockCelery):
 
     def _get_backend(self) -> Any:
         backend = super()._get_backend()
+        from celeriac.worker.results import RedisMixin  # needs models, which are not ready when the app is made
+
         kind = type(backend)
-        backend.__class__ = type(kind.__name__, (JobsMixin, kind), {"__module__": kind.__module__})
+        mixins = (JobsMixin, RedisMixin) if kind is RedisBackend else (JobsMixin,)
+        backend.__class__ = type(kind.__name__, (*mixins, kind), {"__module__": kind.__module__})
         return backend

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha1
 from queue import Empty
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from django.core.exceptions import ImproperlyConfigured
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 #: Messages in one fetch, at most; and in hand where each is fetched and acknowledged at once, because tasks are slow.
 MOST, FEW = 100, 8
+#: Messages in one fetch for a pool that takes them by many, at most.
+MOST_TAKEN = 400
 #: Seconds for which acknowledgements may wait for the next fetch.
 SOON = 0.02
 #: Messages that one look brings back to their queue, at most.
@@ -158,6 +160,14 @@ def index_key(queue: str) -> str:
     return f"unacked_index.{queue}"
 
 
+class Fetched(NamedTuple):
+    queue: str
+    #: Its delivery tag.
+    tag: str
+    message: dict[str, Any]
+    raw: bytes
+
+
 class QoS(stock.QoS):
     """What this channel has fetched and not acknowledged."""
 
@@ -263,6 +273,8 @@ class Channel(stock.Channel):
         #: Of this channel in its process, and of the next tag.
         self.number, self.tags = next(_channels), 1
         self.may_have_more = True
+        #: What takes messages as they come, by many, before they are delivered one by one: celeriac.worker.prefork's.
+        self.taker: Any = None
         self._one_client: Any = None
         super().__init__(*args, **kwargs)
         if self.global_keyprefix:
@@ -318,19 +330,23 @@ class Channel(stock.Channel):
     def turn(self) -> bool:
         """Once around the loop: acknowledge, fetch, wait. Returns whether messages were delivered."""
         queues = self.active_queues
-        room = self.qos.room() if queues else 0
+        room = self.room() if queues else 0
         delivered = False
-        if self.may_have_more and self.qos.low(room):
+        if self.may_have_more and (self.qos.low(room) if self.taker is None else room):
             delivered = self.deliver(self.fetch(self._queue_cycle.consume(len(queues)), room))
-            room = self.qos.room()
+            room = self.room()
         elif self.acknowledged and not self.may_acknowledge_later():
             self.flush()
         if room and not self.may_have_more:
             self.wait()
         return delivered
 
-    def fetch(self, queues: list[str], room: int) -> list[tuple[str, dict[str, Any]]]:
-        """(queue, message) of up to ``room`` messages, registered as held by this process."""
+    def room(self) -> int:
+        room = self.qos.room()
+        return min(room and self.taker.room(), MOST_TAKEN) if self.taker else room
+
+    def fetch(self, queues: list[str], room: int) -> list[Fetched]:
+        """Up to ``room`` messages, registered as held by this process."""
         lists = [(self._q_for_pri(queue, step), queue) for step in self.priority_steps for queue in queues]
         keys = [key for each, queue in lists for key in (each, inbox_key(each), unacked_key(queue), index_key(queue))]
         prefix, first = f"{process()}.{self.number}.", self.tags
@@ -346,25 +362,26 @@ class Channel(stock.Channel):
             self._queue_cycle.rotate(queue)
             if message := readable(raw):
                 message["properties"]["delivery_tag"] = tag
-                messages.append((queue, message))
+                messages.append(Fetched(queue, tag, message, raw))
             else:
                 self.acknowledge(tag)
         return messages
 
-    def deliver(self, messages: list[tuple[str, dict[str, Any]]]) -> bool:
-        for number, (queue, message) in enumerate(messages, 1):
+    def deliver(self, messages: list[Fetched]) -> bool:
+        left = self.taker.take(messages) if self.taker else messages
+        for number, (queue, tag, message, _) in enumerate(left, 1):
             try:
                 self.connection._deliver(message, queue)
             except BaseException:
                 if not self.is_whole(message):
                     logger.critical("dropped from %s, because its body cannot be decoded: %.500r", queue, message)
-                    self.acknowledge(message["properties"]["delivery_tag"])
+                    self.acknowledge(tag)
                     continue
-                for _, other in messages[number:]:  # nobody has them: they are not renewed, and come back
-                    del self.queue_of[other["properties"]["delivery_tag"]]
+                for other in left[number:]:  # nobody has them: they are not renewed, and come back
+                    del self.queue_of[other.tag]
                 raise
             if queue in self.never_acknowledged:
-                self.acknowledge(message["properties"]["delivery_tag"])
+                self.acknowledge(tag)
         return bool(messages)
 
     def is_whole(self, message: dict[str, Any]) -> bool:
@@ -390,7 +407,7 @@ class Channel(stock.Channel):
         self.may_have_more = more
         if not messages:
             raise Empty
-        return messages[0][1]
+        return messages[0].message
 
     # --- Bells -----------------------------------------------------------------------------------------------
 

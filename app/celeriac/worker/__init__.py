@@ -13,7 +13,8 @@ def install(app: Celery) -> None:
     from celeriac.worker.consumer import Reattach
     from celeriac.worker.drain import Drain
     from celeriac.worker.prefetch import Prefetch
+    from celeriac.worker.prefork import Batches
 
     app.steps["worker"].add(DjangoStructLogInitStep)  # a line for each task, with the id of its request
-    app.steps["consumer"].update({Reattach, Beat, Drain, Leases, Prefetch})
+    app.steps["consumer"].update({Reattach, Beat, Drain, Leases, Prefetch, Batches})
     database.install()

@@ -82,7 +82,7 @@ class Drain(bootsteps.StartStopStep):
             consumer.task_consumer.cancel()
             if consumer.controller.semaphore:
                 consumer.controller.semaphore.clear()  # fetched and not started: back to the queue at the end
-        if not state.active_requests:
+        if not state.active_requests and not getattr(consumer, "batches", None):
             state.should_stop = os.EX_OK
         elif time.monotonic() - Drain.since > timeout:
             logger.warning("putting %d unfinished tasks back into their queue", len(state.active_requests))

@@ -1,4 +1,4 @@
-"""Results in Postgres that wait for Postgres: ``CELERY_RESULT_BACKEND=django-db``, the default."""
+"""Results in Postgres that wait for Postgres (``CELERY_RESULT_BACKEND=django-db``, the default), and in Redis."""
 
 import json
 from collections.abc import Iterator
@@ -16,22 +16,31 @@ from django_celery_results.models import ChordCounter
 
 from celeriac.cleanup import delete_in_batches, expired_before
 from celeriac.health.worker import heartbeat
-from celeriac.postgres import POSTGRES_AWAY
+from celeriac.postgres import POSTGRES_AWAY, patiently
+from celeriac.worker import batch
 
-#: One statement and one commit; django-celery-results needs two to four (SELECT, SAVEPOINT, INSERT or UPDATE).
-STORE = """
-INSERT INTO django_celery_results_taskresult (task_id, status, result, traceback, meta, content_type, content_encoding,
-    periodic_task_name, task_name, task_args, task_kwargs, worker, date_created, date_done, date_started)
-VALUES (%(task_id)s, %(status)s, %(result)s, %(traceback)s, %(meta)s, %(content_type)s, %(content_encoding)s,
-    %(periodic_task_name)s, %(task_name)s, %(task_args)s, %(task_kwargs)s, %(worker)s, now(), now(),
-    CASE WHEN %(status)s = 'STARTED' THEN now() END)
+COLUMNS: tuple[str, ...] = ("task_id", "status", "result", "traceback", "meta", "content_type", "content_encoding")
+COLUMNS += ("periodic_task_name", "task_name", "task_args", "task_kwargs", "worker")
+#: One statement and one commit for many; django-celery-results needs two to four for each (SELECT, SAVEPOINT, INSERT or
+#: UPDATE).
+STORE = f"""
+INSERT INTO django_celery_results_taskresult ({", ".join(COLUMNS)}, date_created, date_done, date_started)
+SELECT *, now(), now(), CASE WHEN status = 'STARTED' THEN now() END
+FROM unnest({", ".join(["%s::text[]"] * len(COLUMNS))}) AS new ({", ".join(COLUMNS)})
 ON CONFLICT (task_id) DO UPDATE SET
-    status = EXCLUDED.status, result = EXCLUDED.result, traceback = EXCLUDED.traceback, meta = EXCLUDED.meta,
-    content_type = EXCLUDED.content_type, content_encoding = EXCLUDED.content_encoding,
-    periodic_task_name = EXCLUDED.periodic_task_name, task_name = EXCLUDED.task_name,
-    task_args = EXCLUDED.task_args, task_kwargs = EXCLUDED.task_kwargs, worker = EXCLUDED.worker,
+    {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS[1:])},
     date_done = EXCLUDED.date_done,
     date_started = coalesce(EXCLUDED.date_started, django_celery_results_taskresult.date_started)"""
+
+#: KEYS: those of results; ARGV: their value, and for how many seconds it is kept (0: for ever), for each.
+STORE_IN_REDIS = """
+for k = 1, #KEYS do
+  local key, value, seconds = KEYS[k], ARGV[2 * k - 1], tonumber(ARGV[2 * k])
+  if redis.call('GETRANGE', key, 0, 19) ~= '{"status": "SUCCESS"' then  -- that is never overwritten
+    if seconds > 0 then redis.call('SETEX', key, seconds, value) else redis.call('SET', key, value) end
+    redis.call('PUBLISH', key, value)
+  end
+end"""
 
 
 class DatabaseBackend(StockBackend):
@@ -43,19 +52,22 @@ class DatabaseBackend(StockBackend):
         """The same row as stock's. Returns the encoded result, as stock does."""
         content_type, content_encoding, encoded = self.encode_content(result)
         meta = {**self._get_meta_from_request(request), "children": self.current_task_children(request)}
-        row = {
-            **self._get_extended_properties(request, traceback),
-            "task_id": task_id,
-            "status": status,
-            "result": encoded,
-            "traceback": traceback,
-            "meta": self.encode_content(meta)[2],
-            "content_type": content_type,
-            "content_encoding": content_encoding,
-        }
-        with connections[using or DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(STORE, row)
+        more = self._get_extended_properties(request, traceback)
+        row = (task_id, status, encoded, traceback, self.encode_content(meta)[2], content_type, content_encoding)
+        row = (*row, *(more.get(name) for name in COLUMNS[7:]))
+        if using or not batch.kept(self, row, task_id, status):
+            self.write([row], using)
         return encoded
+
+    def store_rows(self, rows: list[Any]) -> None:
+        """What a batch kept, as soon as Postgres is there."""
+        patiently(self.write)(rows)
+
+    def write(self, rows: list[Any], using: Any = None) -> None:
+        """Raises what Postgres raises, and has written none of them then."""
+        latest = {row[0]: row for row in rows}.values()  # of a message that was delivered twice
+        with connections[using or DEFAULT_DB_ALIAS].cursor() as cursor:
+            cursor.execute(STORE, [list(column) for column in zip(*latest, strict=True)])
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Whether storing can be tried again: always, when it was the connection that failed."""
@@ -90,6 +102,32 @@ class DatabaseBackend(StockBackend):
             delete_in_batches(dead_chords(before))  # known by their results, so before these
             delete_in_batches(self.TaskModel.objects.filter(date_done__lt=before))
             delete_in_batches(self.GroupModel.objects.filter(date_done__lt=before))
+
+
+class RedisMixin:
+    """For Celery's backend in Redis: one round trip instead of two, and one for the results of a batch."""
+
+    def _store_result(
+        self: Any, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        value = self.encode({**meta, "task_id": task_id})
+        if self.serializer != "json" or len(value) > self._MAX_STR_VALUE_SIZE:
+            return super()._store_result(task_id, result, state, traceback, request, **kwargs)  # type: ignore[misc]
+        expires = self.failure_expires if state == states.FAILURE else self.expires
+        row = (self.get_key_for_task(task_id), value, int(expires or 0))
+        if not batch.kept(self, row, task_id, state):
+            self.store_rows([row])
+        return result
+
+    def store_rows(self: Any, rows: list[Any]) -> None:
+        """As soon as Redis is there."""
+        self.ensure(self.write, (rows,))
+
+    def write(self: Any, rows: list[Any]) -> None:
+        """Raises what Redis raises."""
+        keys, values = [key for key, _, _ in rows], [each for _, value, seconds in rows for each in (value, seconds)]
+        self.client.eval(STORE_IN_REDIS, len(keys), *keys, *values)
 
 
 def leaves(results: list[Any]) -> Iterator[str]:

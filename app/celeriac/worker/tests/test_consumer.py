@@ -64,7 +64,7 @@ def test_a_retry_that_falls_while_redis_is_away_is_made_when_it_is_back(broker, 
 
 
 def test_a_message_fetched_but_not_started_goes_back_after_a_reconnect(broker, start_worker, notes):
-    start_worker("-c", "1", CELERY_WORKER_PREFETCH_MULTIPLIER="4")
+    start_worker("-c", "1", CELERY_WORKER_POOL="prefork", CELERY_WORKER_PREFETCH_MULTIPLIER="4")
     broker.send(work, notes.path, "long", 4)
     eventually(lambda: "long began" in notes())
     for name in ("second", "third"):

@@ -1,0 +1,157 @@
+"""A child's part: run a batch of messages, one after the other, and store their results together.
+
+Everything about one task is Celery's: its tracer, its signals, its request. What is done once for the batch is what
+costs a round trip: results, events, the words between the child and its main process.
+"""
+
+import json
+import logging
+import time
+from base64 import b64decode
+from collections.abc import Sequence
+from typing import Any
+
+from billiard.common import terminate_handler_fired
+from billiard.einfo import ExceptionInfo
+from billiard.pool import MaybeEncodingError
+from celery import current_app, states
+from celery.exceptions import SoftTimeLimitExceeded
+from kombu.utils.json import loads
+
+from celeriac.worker.slots import Slot, Slots
+
+logger = logging.getLogger(__name__)
+
+#: Made by the pool before it forks.
+slots: Slots | tuple[()] = ()
+#: What this process runs, if it is a batch.
+running: "Batch | None" = None
+#: Tasks that this child ran, beyond one for each job of the pool; and whether one of them wants it to end.
+more_than_jobs, leaving = 0, False
+
+
+class Batch:
+    """The batch that this child runs."""
+
+    def __init__(self, slot: Slot, hostname: str) -> None:
+        self.slot, self.hostname = slot, hostname
+        self.task_id = ""
+        #: Results, as their backend wants them.
+        self.rows: list[Any] = []
+        self.simple = True
+        self.has_ends = False
+        self.seconds: dict[str, tuple[int, float]] = {}
+
+    def run(self, messages: Sequence[bytes]) -> None:
+        tasks = current_app._tasks
+        began = time.monotonic()
+        for index, raw in enumerate(messages):
+            if not self.begin(index, began):
+                break
+            name, end = self.run_one(tasks, json.loads(raw))
+            if end[0] or self.slot.is_closed(len(messages)):  # else the main process has nothing to do for it
+                self.write_end(index, end)
+            now = time.monotonic()
+            count, seconds = self.seconds.get(name, (0, 0.0))
+            self.seconds[name] = (count + 1, seconds + now - began)
+            began = now
+            if leaving:
+                self.slot.close()  # after this one
+        else:
+            self.begin(len(messages), began)
+        self.store()
+
+    def begin(self, index: int, now: float) -> bool:
+        while True:
+            try:
+                return self.slot.begin(index, now)
+            except SoftTimeLimitExceeded:  # of the task that has just ended
+                continue
+
+    def run_one(self, tasks: Any, message: dict[str, Any]) -> tuple[str, tuple[Any, Any, Any]]:
+        """The task's name, and what Celery's pool returns for a task: whether it failed, its result, its seconds."""
+        request = message["headers"]
+        self.task_id = request["id"]
+        try:
+            self.fill(request, message)
+            trace = tasks[request["task"]].__trace__
+            result, failed, seconds, text = trace(self.task_id, request["args"], request["kwargs"], request)
+        except BaseException as error:
+            if terminate_handler_fired():
+                raise
+            global leaving
+            leaving = isinstance(error, SystemExit | KeyboardInterrupt)
+            return request["task"], (2, ExceptionInfo(), None)
+        finally:
+            self.task_id = ""
+        return request["task"], (1, result, seconds) if failed else (0, text, seconds)
+
+    def fill(self, request: dict[str, Any], message: dict[str, Any]) -> None:
+        """What Celery's ``Request`` and ``fast_trace_task`` add to a message's headers."""
+        properties = message["properties"]
+        delivery = properties["delivery_info"]
+        args, kwargs, embed = loads(b64decode(message["body"]))
+        # What others follow is stored before they can ask for it.
+        self.simple = not (embed and (embed.get("chord") or embed.get("chain") or embed.get("callbacks")))
+        request.update(
+            properties=properties,
+            reply_to=properties.get("reply_to"),
+            correlation_id=properties.get("correlation_id"),
+            hostname=self.hostname,
+            delivery_info={
+                "exchange": delivery.get("exchange"),
+                "routing_key": delivery.get("routing_key"),
+                "priority": properties.get("priority"),
+                "redelivered": delivery.get("redelivered", False),
+            },
+            args=args,
+            kwargs=kwargs,
+            is_eager=False,
+            **embed or {},
+        )
+
+    def write_end(self, index: int, end: tuple[Any, Any, Any]) -> None:
+        self.has_ends = True
+        try:
+            self.slot.write(("end", index, end))
+        except Exception as error:  # what the task raised cannot be pickled
+            try:
+                raise MaybeEncodingError(error, end[1]) from None
+            except MaybeEncodingError:
+                self.slot.write(("end", index, (2, ExceptionInfo(), None)))
+
+    def keep(self, row: Any) -> None:
+        self.slot.write(("row", row))
+        self.rows.append(row)
+
+    def store(self) -> None:
+        """The results, but for those that the main process has stored, because one of the tasks was slow."""
+        if rows := self.rows[self.slot.stored :]:
+            current_app.backend.store_rows(rows)
+            self.slot.stored = len(self.rows)
+
+
+def run(
+    number: int, messages: Sequence[bytes], hostname: str, events: bool
+) -> tuple[dict[str, tuple[int, float]], bool]:
+    """What the pool calls in a child.
+
+    Returns task's name -> how many ran and for how many seconds together; and whether there are ends to be read.
+    """
+    global running, more_than_jobs
+    running = Batch(slots[number], hostname)
+    try:
+        running.run(messages)
+        return running.seconds, running.has_ends
+    finally:
+        more_than_jobs += max(sum(count for count, _ in running.seconds.values()) - 1, 0)
+        running = None
+
+
+def kept(backend: Any, row: Any, task_id: str, state: str) -> bool:
+    """Whether a result is kept, to be stored with the others; or need not be stored at all."""
+    if running is None or running.task_id != task_id or not running.simple or backend is not current_app.backend:
+        return False
+    if state == states.SUCCESS:
+        running.keep(row)
+    return state in (states.SUCCESS, states.STARTED)  # the main process says STARTED of those that take time

@@ -1,0 +1,451 @@
+"""Celery's prefork pool, given messages by the batch: ``CELERY_WORKER_POOL=celeriac.worker.prefork:TaskPool``.
+
+In the stock pool a task costs the main process more than most tasks take: a request, callbacks, messages through pipes.
+Here a child gets as many messages as it does in a moment, runs them one after the other, and stores their
+results together (``celeriac.worker.batch``); the main process acknowledges them with its next fetch.
+
+That is for what is plain and quick. The rest is as in Celery:
+
+- What is to wait (``eta``, rate limits), may not run (revoked, expired, unknown) or is acknowledged before it runs is
+  handed out one by one, by Celery's own code.
+- A batch that takes longer than ``SLOW``, or that somebody asks about (``inspect``, ``revoke``), is settled: what has
+  ended is stored and acknowledged, the task that runs becomes a request of Celery's, with its limits and its place in
+  ``inspect active``, and what was not begun goes back to the front of its queue.
+- A child that dies has lost the task that it ran, as in Celery, and no other.
+
+The price: results are there a moment later, and a worker that is killed runs again what it had not acknowledged, up to
+``MOST`` tasks for each child; one for each child in the stock pool (``CELERY_WORKER_POOL=prefork``).
+"""
+
+import gc
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from billiard.pool import EX_RECYCLE, SIG_SOFT_TIMEOUT
+from celery import bootsteps, signals, states
+from celery.concurrency import asynpool
+from celery.concurrency import prefork as stock
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from celery.worker.consumer.control import Control
+from celery.worker.request import Request, create_request_cls
+from django.db import connection
+from kombu.utils.imports import symbol_by_name
+from redis.exceptions import RedisError
+
+from celeriac import transport
+from celeriac.postgres import POSTGRES_AWAY
+from celeriac.transport import Fetched
+from celeriac.worker import batch
+from celeriac.worker.drain import Drain
+from celeriac.worker.slots import Slot, Slots
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of work that a batch should be; messages in it, at most; and seconds after which it is settled.
+AHEAD, MOST, SLOW = 0.05, 400, 0.25
+#: Seconds between two looks at the batches that run.
+LOOK = 0.05
+#: No time limit of the pool's own: a batch has none, its tasks do.
+NEVER = 1e9
+#: Commands of remote control that look at what runs, or stop it.
+ASKS = {"active", "reserved", "query_task", "revoke", "revoke_by_stamped_headers", "terminate", "stop_jobs"}
+#: What storing results raises when its server is away; BlockingIOError, of a lock, is an OSError.
+RESULTS_AWAY: tuple[type[Exception], ...] = (*POSTGRES_AWAY, RedisError, OSError)
+
+
+class Worker(asynpool.Worker):
+    """What runs in a child: it counts tasks, not batches, until it is replaced."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.most, self.maxtasks = self.maxtasks, None
+
+    def __reduce__(self) -> Any:
+        kind, arguments = super().__reduce__()
+        return kind, (*arguments[:5], self.most, *arguments[6:])
+
+    def _make_child_methods(self, *args: Any, **kwargs: Any) -> None:
+        super()._make_child_methods(*args, **kwargs)
+        receive, jobs = self.wait_for_job, 0
+
+        def wait_for_job() -> Any:
+            nonlocal jobs
+            if batch.leaving or (self.most and jobs + batch.more_than_jobs >= self.most):
+                sys.exit(EX_RECYCLE)
+            job = receive()
+            jobs += bool(job)
+            return job
+
+        self.wait_for_job = wait_for_job
+
+
+class AsynPool(asynpool.AsynPool):
+    Worker = Worker
+
+
+class TaskPool(stock.TaskPool):
+    Pool = AsynPool
+
+    def on_start(self) -> None:
+        batch.slots = Slots(max(64, 4 * self.limit))
+        gc.collect()
+        gc.freeze()  # what is here by now is not looked through again and again, nor copied into each child
+        super().on_start()
+
+
+@dataclass(eq=False)
+class Batch:
+    """Messages that a child has."""
+
+    slot: Slot
+    messages: list[Fetched]
+    #: When it was given to the pool, and when the child with this pid took it; on the monotonic clock.
+    given: float
+    began: float = math.inf
+    pid: int = 0
+    job: Any = None
+    #: Whether all but ``request``, of the message ``index``, are done with.
+    settled: bool = False
+    request: Request | None = None
+    index: int = -1
+    soft_sent: bool = False
+    #: Whether the child is through with it; whether there are ends to be read; what the child died of.
+    over: bool = False
+    has_ends: bool = True
+    error: Any = None
+
+
+class Batches(bootsteps.StartStopStep):
+    """Consumer bootstep: takes messages as they are fetched, and looks after the batches that run."""
+
+    requires = {"celery.worker.consumer.tasks:Tasks", "celeriac.worker.consumer:Reattach"}
+
+    def __init__(self, consumer: Consumer, **kwargs: Any) -> None:
+        self.consumer = consumer
+        #: Also the consumer's, so that a drain waits for them.
+        self.batches: list[Batch] = []
+        consumer.batches = self.batches
+        self.timer: Any = None
+        self.channel: Any = None
+        self.free_slots: list[Slot] = []
+        #: Seconds that a task takes, by what the last ones took; tasks in the next batch.
+        self.pace, self.size = AHEAD, 1
+        #: Tasks that may be in a batch; (name, whether events are on) -> the class of its requests.
+        self.plain: set[str] = set()
+        self.request_classes: dict[tuple[str, bool], type[Request]] = {}
+
+    def include_if(self, consumer: Consumer) -> bool:
+        return isinstance(consumer.pool, TaskPool)
+
+    # --- With the consumer -----------------------------------------------------------------------------------
+
+    def start(self, consumer: Consumer) -> None:
+        channel = consumer.task_consumer.channel
+        if not isinstance(channel, transport.Channel) or consumer.hub is None:
+            return
+        if self.channel is None:
+            self.free_slots = list(batch.slots)
+            self.settle_when_asked(consumer)
+        self.channel = channel
+        self.plain = {name for name, task in consumer.app.tasks.items() if is_plain(task)}
+        for lost in [each for each in self.batches if not each.over and not self.has_job(each)]:
+            self.forget(lost)  # with the connection, as Celery does with all that no child has taken
+            self.put_back(lost.messages)
+        for each in self.batches:
+            if each.request:
+                each.request.message.channel = channel
+        channel.taker = self
+        self.timer = consumer.timer.call_repeatedly(LOOK, self.look)
+
+    def stop(self, consumer: Consumer) -> None:
+        if self.timer:
+            self.timer.cancel()
+        if self.channel:
+            self.channel.taker = None
+
+    def shutdown(self, consumer: Consumer) -> None:
+        """The pool is gone: what had ended is stored, and what a child still had goes back."""
+        for each in list(self.batches):
+            self.forget(each)
+            try:
+                if not each.settled:
+                    each.over, each.error = True, True
+                    self.settle(each)
+            except Exception as error:
+                logger.warning("results of %d tasks are not stored, and they run again: %s", len(each.messages), error)
+            self.put_back(each.messages)
+
+    def settle_when_asked(self, consumer: Consumer) -> None:
+        """Before remote control looks at what runs, or stops it."""
+        for step in consumer.steps:
+            if isinstance(step, Control):
+                node = step.box.node
+                node.handlers = {
+                    name: self.settling(handler) if name in ASKS else handler for name, handler in node.handlers.items()
+                }
+
+    def settling(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        def handle(*args: Any, **kwargs: Any) -> Any:
+            for each in list(self.batches):
+                self.try_to_settle(each)
+            return handler(*args, **kwargs)
+
+        return handle
+
+    # --- Taking messages -------------------------------------------------------------------------------------
+
+    def free_children(self) -> int:
+        semaphore = self.consumer.controller.semaphore
+        busy = sum(not each.over for each in self.batches)  # a lost connection resets the semaphore
+        return max(0, min(semaphore.value, self.consumer.pool.num_processes - busy, len(self.free_slots)))
+
+    def room(self) -> int:
+        """How many messages children can take now."""
+        return 0 if Drain.since is not None else self.free_children() * self.size
+
+    def take(self, fetched: list[Fetched]) -> list[Fetched]:
+        """Give children what they can run by themselves; returns the rest."""
+        mine: list[Fetched] = []
+        left: list[Fetched] = []
+        for each in fetched:
+            (mine if self.may_take(each) else left).append(each)
+        if not (free := self.free_children()):
+            return fetched
+        share = math.ceil(len(mine) / free)
+        for start in range(0, len(mine), share or 1):
+            self.give(mine[start : start + share])
+        return left
+
+    def may_take(self, fetched: Fetched) -> bool:
+        message = fetched.message
+        headers = message.get("headers")
+        if not headers or headers.get("task") not in self.plain:
+            return False
+        return (
+            headers.get("eta") is None
+            and headers.get("expires") is None
+            and headers.get("id") not in state.revoked
+            and not (state.revoked_stamps and headers.get("stamped_headers"))
+            and "compression" not in headers
+            and message.get("content-type") == "application/json"
+            and message.get("content-encoding") == "utf-8"
+            and message["properties"].get("body_encoding") == "base64"
+            and self.consumer.task_buckets[headers["task"]] is None
+            and fetched.queue not in self.channel.never_acknowledged
+        )
+
+    def give(self, messages: list[Fetched]) -> None:
+        slot = self.free_slots.pop()
+        slot.prepare(len(messages))
+        self.batches.append(Batch(slot, messages, time.monotonic()))
+        self.consumer.controller.semaphore.acquire(self.apply, self.batches[-1])
+
+    def apply(self, each: Batch) -> None:
+        each.job = self.consumer.pool.apply_async(
+            batch.run,
+            (each.slot.number, [fetched.raw for fetched in each.messages], self.consumer.hostname, self.events),
+            accept_callback=partial(self.on_accepted, each),
+            callback=partial(self.on_done, each),
+            error_callback=partial(self.on_error, each),
+            soft_timeout=NEVER,
+            timeout=NEVER,
+        )
+
+    @property
+    def events(self) -> bool:
+        sender = self.consumer.event_dispatcher
+        return bool(sender and sender.enabled and (not sender.groups or "task" in sender.groups))
+
+    # --- What becomes of them --------------------------------------------------------------------------------
+
+    def on_accepted(self, each: Batch, pid: int, when: float) -> None:
+        each.pid, each.began = pid, when
+
+    def on_done(self, each: Batch, said: tuple[dict[str, tuple[int, float]], bool]) -> None:
+        seconds, each.has_ends = said
+        count, total = (sum(column) for column in zip(*seconds.values(), strict=True)) if seconds else (0, 0.0)
+        if count:
+            self.pace = (self.pace + total / count) / 2
+            self.go_to(AHEAD / max(self.pace, AHEAD / MOST))
+            state.total_count.update({name: number for name, (number, _) in seconds.items()})
+            state.all_total_count[0] += count
+        self.on_over(each)
+
+    def on_error(self, each: Batch, error: Any) -> None:
+        each.error = error
+        self.on_over(each)
+
+    def on_over(self, each: Batch) -> None:
+        each.over = True
+        self.consumer.controller.semaphore.release()
+        self.channel.may_have_more = True  # the next fetch says so, and takes the acknowledgements with it
+        self.try_to_settle(each)
+
+    def go_to(self, size: float) -> None:
+        self.size = max(1, min(int(size), 2 * self.size, MOST))
+
+    def look(self) -> None:
+        """Settle what takes long, or could not be settled, and enforce the limits of what runs."""
+        now = time.monotonic()
+        for each in list(self.batches):
+            if each.over or (not each.settled and (now - each.given > SLOW or Drain.since is not None)):
+                self.try_to_settle(each)
+            if each.request and not each.over:
+                self.limit(each, each.request, now - each.slot.since())
+
+    def try_to_settle(self, each: Batch) -> None:
+        try:
+            if not each.settled:
+                self.settle(each)
+            if each.over:
+                self.forget(each)
+                self.finish(each)
+        except RESULTS_AWAY as error:  # at the next look
+            logger.debug("a batch is not settled yet: %r", error)
+            connection.close()
+
+    def settle(self, each: Batch) -> None:
+        """Be done with all messages but the one that is begun. Raises BlockingIOError, or one of ``RESULTS_AWAY``."""
+        if each.over:
+            current, ended = each.slot.state()
+        else:
+            with each.slot.lock(wait=False):
+                current, ended = each.slot.close()
+            self.size = 1 if current >= 0 else self.size
+        died = not each.over or each.error
+        records = each.slot.read() if died or each.has_ends else []
+        if died and (rows := [record[1] for record in records if record[0] == "row"][each.slot.stored :]):
+            self.consumer.app.backend.write(rows)
+            each.slot.stored += len(rows)
+        each.settled = True
+        ends = {index: end for kind, index, end in (record for record in records if record[0] == "end")}
+        for index, fetched in enumerate(each.messages[:ended]):
+            if index in ends:
+                self.end(self.request(fetched), fetched, ends[index])
+            else:
+                self.channel.acknowledge(fetched.tag)
+        if 0 <= current < len(each.messages):
+            self.begun(each, current)
+        self.put_back(each.messages[max(ended, current + 1) :])
+
+    def begun(self, each: Batch, index: int) -> None:
+        """A task that takes long, or killed its child, becomes a request of Celery's."""
+        each.index, fetched = index, each.messages[index]
+        each.request = request = self.request(fetched)
+        if request is None:
+            return
+        state.task_reserved(request)
+        request.on_accepted(each.pid, each.slot.since())
+        if not each.over and request.task.track_started and not request.ignore_result:
+            about = {"pid": each.pid, "hostname": self.consumer.hostname}
+            try:
+                request.task.backend._store_result(request.id, about, states.STARTED, None, request=request._context)
+            except Exception as error:
+                logger.warning("not stored that %s runs: %s", request.id, error)
+
+    def finish(self, each: Batch) -> None:
+        """The task that took long has ended, or its child is dead."""
+        if each.index < 0:
+            return
+        fetched = each.messages[each.index]
+        if each.error:
+            end = (2, each.error, None)
+        else:
+            ends = [record[2] for record in each.slot.read() if record[:2] == ("end", each.index)]
+            end = ends[-1] if ends else (0, None, None)
+        self.end(each.request, fetched, end)
+
+    def end(self, request: Request | None, fetched: Fetched, end: tuple[int, Any, Any]) -> None:
+        """What Celery does when the pool returns: events, and an acknowledgement, or whatever the task asked for."""
+        if request is None:
+            return self.channel.acknowledge(fetched.tag)
+        try:
+            if end[0] == 2:
+                request.on_failure(end[1])
+            else:
+                request.on_success(end)
+        except Exception:
+            logger.exception("after %s", request.id)
+
+    def request(self, fetched: Fetched) -> Request | None:
+        """Celery's request; none for a message that says nothing."""
+        app, name = self.consumer.app, fetched.message["headers"]["task"]
+        task = app.tasks[name]
+        known = (name, self.events)
+        if known not in self.request_classes:
+            base = symbol_by_name(task.Request)
+            made = create_request_cls(base, task, self.consumer.pool, self.consumer.hostname, self.eventer, app=app)
+            self.request_classes[known] = made
+        try:
+            message = self.channel.Message(fetched.message, channel=self.channel)
+            return self.request_classes[known](
+                message,
+                on_ack=message.ack_log_error,
+                on_reject=message.reject_log_error,
+                app=app,
+                hostname=self.consumer.hostname,
+                eventer=self.eventer,
+                task=task,
+                connection_errors=self.consumer.connection_errors,
+            )
+        except Exception:
+            logger.critical("dropped, because it cannot be read: %.500r", fetched.raw, exc_info=True)
+            return None
+
+    @property
+    def eventer(self) -> Any:
+        return self.consumer.event_dispatcher
+
+    def put_back(self, messages: list[Fetched]) -> None:
+        """To the front of their queue, those that are not done with."""
+        if messages:
+            try:
+                self.channel.restore([fetched.tag for fetched in messages], "RPUSH")
+            except self.consumer.connection_errors as error:  # they come back after the visibility timeout
+                logger.warning("%d messages are not put back yet: %s", len(messages), error)
+
+    def forget(self, each: Batch) -> None:
+        if each in self.batches:
+            self.batches.remove(each)
+            self.free_slots.append(each.slot)
+
+    def has_job(self, each: Batch) -> bool:
+        return bool(each.job) and each.job._job in self.consumer.pool._pool._cache
+
+    # --- Limits ----------------------------------------------------------------------------------------------
+
+    def limit(self, each: Batch, request: Request, seconds: float) -> None:
+        hard, soft = request.time_limits
+        pool = self.consumer.pool._pool
+        hard = hard or request.task.time_limit or pool.timeout
+        soft = soft or request.task.soft_time_limit or pool.soft_timeout
+        if hard and seconds >= hard:
+            request.on_timeout(False, hard)
+            each.request, each.index = None, -1
+            self.consumer.pool.terminate_job(each.pid, signal.SIGKILL)
+        elif soft and seconds >= soft and not each.soft_sent:
+            with suppress(BlockingIOError, ProcessLookupError), each.slot.lock(wait=False):
+                if each.slot.state()[0] == each.index:  # and stays so, while we have the lock
+                    request.on_timeout(True, soft)
+                    os.kill(each.pid, SIG_SOFT_TIMEOUT)
+                each.soft_sent = True
+
+
+def is_plain(task: Any) -> bool:
+    """Whether nothing about the task needs the main process before it runs."""
+    return bool(
+        task.acks_late
+        and task.Strategy == "celery.worker.strategy:default"
+        and symbol_by_name(task.Request) is Request
+        and not signals.task_received.receivers
+    )
