@@ -8,6 +8,7 @@ from celery.backends.redis import RedisBackend
 
 from celeriac.jobs import execution
 from celeriac.tracking import PROGRESS
+from celeriac.worker import batch
 
 
 class JobsMixin:
@@ -19,6 +20,10 @@ class JobsMixin:
         """Not that a job is started while it is not claimed: its delivery may be dropped, and its result be there."""
         if state == states.STARTED and execution.is_job(request) and not getattr(request, "job", None):
             return None
+        if batch.may_keep(self, task_id, state):
+            if state == states.SUCCESS:
+                batch.keep(self.row(task_id, self.encode_result(result, state), state, None, request))  # type: ignore[attr-defined]
+            return result
         # A task that its hard time limit ends reports on for the moment until it is killed.
         if state == PROGRESS and self.get_task_meta(task_id, cache=False)["status"] in states.READY_STATES:  # type: ignore[attr-defined]
             return None

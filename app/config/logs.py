@@ -1,6 +1,9 @@
 """Logs: one line an event, JSON in containers, coloured on a terminal; a request's id follows its tasks."""
 
+import json
 import logging.config
+import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -50,9 +53,26 @@ def config(level: str | int, fmt: str) -> dict[str, Any]:
     }
 
 
+#: Whether INFO lines are written, as JSON.
+_json = False
+
+
+def say(logger: str, event: str, **about: Any) -> None:
+    """An INFO line of the platform's own; as JSON it costs 10 us, and 100 through structlog and logging."""
+    if not _json:
+        structlog.get_logger(logger).info(event, **about)
+        return
+    line = {**structlog.contextvars.get_contextvars(), **about, "event": event, "level": "info", "logger": logger}
+    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    sys.stderr.write(json.dumps(line, default=repr) + "\n")
+
+
 def configure(settings: dict[str, Any]) -> None:
     """What Django calls as ``LOGGING_CONFIG``, and Celery's ``setup_logging`` signal after it."""
+    global _json
+    renderer = settings["formatters"]["structlog"]["processors"][-1]
     logging.config.dictConfig(settings)
+    _json = isinstance(renderer, structlog.processors.JSONRenderer) and logging.root.isEnabledFor(logging.INFO)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

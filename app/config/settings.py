@@ -191,7 +191,7 @@ LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", logs.LEVELS)
 LOG_FORMAT = env.choice("LOG_FORMAT", "console", logs.FORMATS)
 LOGGING_CONFIG = "config.logs.configure"
 LOGGING = logs.config(LOG_LEVEL, LOG_FORMAT)
-DJANGO_STRUCTLOG_CELERY_ENABLED = True
+DJANGO_STRUCTLOG_CELERY_ENABLED = False  # celeriac.worker.logs does it
 DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = BEHIND_NGINX
 
 # --- Celery: the defaults that lose nothing; every CELERY_… variable overrides its setting ------------------
@@ -246,7 +246,7 @@ _celery: dict[str, Any] = {
     "CELERY_WORKER_POOL": "celeriac.worker.prefork:TaskPool",
     "CELERY_WORKER_CONCURRENCY": 2,
     "CELERY_WORKER_PREFETCH_MULTIPLIER": 1,
-    "CELERY_WORKER_MAX_TASKS_PER_CHILD": 1000,
+    "CELERY_WORKER_MAX_TASKS_PER_CHILD": 10_000,
     "CELERY_WORKER_MAX_MEMORY_PER_CHILD": 300_000,  # KiB
     "CELERY_WORKER_SEND_TASK_EVENTS": True,
     "CELERY_WORKER_CONSUMER": "celeriac.worker.consumer:Consumer",

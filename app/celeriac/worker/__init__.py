@@ -5,16 +5,14 @@ from celery import Celery
 
 def install(app: Celery) -> None:
     """Add the platform's steps to every worker that ``app`` starts."""
-    from django_structlog.celery.steps import DjangoStructLogInitStep
-
     from celeriac.health.worker import Beat
     from celeriac.jobs.leases import Leases
-    from celeriac.worker import database
+    from celeriac.worker import database, logs
     from celeriac.worker.consumer import Reattach
     from celeriac.worker.drain import Drain
     from celeriac.worker.prefetch import Prefetch
     from celeriac.worker.prefork import Batches
 
-    app.steps["worker"].add(DjangoStructLogInitStep)  # a line for each task, with the id of its request
     app.steps["consumer"].update({Reattach, Beat, Drain, Leases, Prefetch, Batches})
     database.install()
+    logs.receiver.connect_worker_signals()

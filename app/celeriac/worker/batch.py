@@ -148,10 +148,20 @@ def run(
         running = None
 
 
-def kept(backend: Any, row: Any, task_id: str, state: str) -> bool:
-    """Whether a result is kept, to be stored with the others; or need not be stored at all."""
-    if running is None or running.task_id != task_id or not running.simple or backend is not current_app.backend:
-        return False
-    if state == states.SUCCESS:
+def may_keep(backend: Any, task_id: str, state: str) -> bool:
+    """Whether a result may be kept, to be stored with the others; or, of a task that begins, need not be stored.
+
+    The main process says that of those that take time.
+    """
+    return bool(
+        running
+        and running.task_id == task_id
+        and running.simple
+        and state in (states.SUCCESS, states.STARTED)
+        and backend is current_app.backend
+    )
+
+
+def keep(row: Any) -> None:
+    if running:
         running.keep(row)
-    return state in (states.SUCCESS, states.STARTED)  # the main process says STARTED of those that take time

@@ -47,6 +47,7 @@ from celeriac.postgres import POSTGRES_AWAY
 from celeriac.transport import Fetched
 from celeriac.worker import batch
 from celeriac.worker.drain import Drain
+from celeriac.worker.logs import say_that_it_runs
 from celeriac.worker.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ RESULTS_AWAY: tuple[type[Exception], ...] = (*POSTGRES_AWAY, RedisError, OSError
 
 class Worker(asynpool.Worker):
     """What runs in a child: it counts tasks, not batches, until it is replaced."""
+
+    maxtasks: int | None
+    wait_for_job: Callable[[], Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -346,6 +350,8 @@ class Batches(bootsteps.StartStopStep):
             return
         state.task_reserved(request)
         request.on_accepted(each.pid, each.slot.since())
+        if not each.over:
+            say_that_it_runs(request)
         if not each.over and request.task.track_started and not request.ignore_result:
             about = {"pid": each.pid, "hostname": self.consumer.hostname}
             try:

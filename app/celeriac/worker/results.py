@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import states
@@ -17,7 +17,6 @@ from django_celery_results.models import ChordCounter
 from celeriac.cleanup import delete_in_batches, expired_before
 from celeriac.health.worker import heartbeat
 from celeriac.postgres import POSTGRES_AWAY, patiently
-from celeriac.worker import batch
 
 COLUMNS: tuple[str, ...] = ("task_id", "status", "result", "traceback", "meta", "content_type", "content_encoding")
 COLUMNS += ("periodic_task_name", "task_name", "task_args", "task_kwargs", "worker")
@@ -30,7 +29,7 @@ FROM unnest({", ".join(["%s::text[]"] * len(COLUMNS))}) AS new ({", ".join(COLUM
 ON CONFLICT (task_id) DO UPDATE SET
     {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS[1:])},
     date_done = EXCLUDED.date_done,
-    date_started = coalesce(EXCLUDED.date_started, django_celery_results_taskresult.date_started)"""
+    date_started = coalesce(EXCLUDED.date_started, django_celery_results_taskresult.date_started)"""  # noqa: S608
 
 #: KEYS: those of results; ARGV: their value, and for how many seconds it is kept (0: for ever), for each.
 STORE_IN_REDIS = """
@@ -50,14 +49,16 @@ class DatabaseBackend(StockBackend):
         self, task_id: str, result: Any, status: str, traceback: Any = None, request: Any = None, using: Any = None
     ) -> Any:
         """The same row as stock's. Returns the encoded result, as stock does."""
+        row = self.row(task_id, result, status, traceback, request)
+        self.write([row], using)
+        return row[2]
+
+    def row(self, task_id: str, result: Any, status: str, traceback: Any = None, request: Any = None) -> tuple:
         content_type, content_encoding, encoded = self.encode_content(result)
         meta = {**self._get_meta_from_request(request), "children": self.current_task_children(request)}
         more = self._get_extended_properties(request, traceback)
         row = (task_id, status, encoded, traceback, self.encode_content(meta)[2], content_type, content_encoding)
-        row = (*row, *(more.get(name) for name in COLUMNS[7:]))
-        if using or not batch.kept(self, row, task_id, status):
-            self.write([row], using)
-        return encoded
+        return (*row, *(more.get(name) for name in COLUMNS[7:]))
 
     def store_rows(self, rows: list[Any]) -> None:
         """What a batch kept, as soon as Postgres is there."""
@@ -107,18 +108,42 @@ class DatabaseBackend(StockBackend):
 class RedisMixin:
     """For Celery's backend in Redis: one round trip instead of two, and one for the results of a batch."""
 
+    _extended: bool | None = None
+
     def _store_result(
         self: Any, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        value = self.encode({**meta, "task_id": task_id})
-        if self.serializer != "json" or len(value) > self._MAX_STR_VALUE_SIZE:
+        row = self.row(task_id, result, state, traceback, request)
+        if self.serializer != "json" or len(row[1]) > self._MAX_STR_VALUE_SIZE:
             return super()._store_result(task_id, result, state, traceback, request, **kwargs)  # type: ignore[misc]
-        expires = self.failure_expires if state == states.FAILURE else self.expires
-        row = (self.get_key_for_task(task_id), value, int(expires or 0))
-        if not batch.kept(self, row, task_id, state):
-            self.store_rows([row])
+        self.store_rows([row])
         return result
+
+    def row(self: Any, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None) -> tuple:
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        expires = self.failure_expires if state == states.FAILURE else self.expires
+        return (self.get_key_for_task(task_id), self.encode({**meta, "task_id": task_id}), int(expires or 0))
+
+    def _get_result_meta(
+        self: Any, result: Any, state: str, traceback: Any, request: Any, format_date: bool = True, encode: bool = False
+    ) -> dict[str, Any]:
+        """Celery's, which asks its settings and ``dateutil`` again for each (30 us)."""
+        if state != states.SUCCESS or request is None or not format_date or encode or getattr(request, "stamps", None):
+            return super()._get_result_meta(result, state, traceback, request, format_date, encode)  # type: ignore[misc]
+        if self._extended is None:
+            self._extended = bool(self.app.conf.find_value_for_key("extended", "result"))
+        meta: dict[str, Any] = {"status": state, "result": result, "traceback": traceback}
+        meta["children"] = self.current_task_children(request)
+        meta["date_done"] = datetime.now(UTC).astimezone(self.app.timezone).isoformat()
+        if request.group:
+            meta["group_id"] = request.group
+        if request.parent_id:
+            meta["parent_id"] = request.parent_id
+        if self._extended:
+            meta |= {"name": getattr(request, "task", None), "args": request.args, "kwargs": request.kwargs}
+            meta |= {"worker": request.hostname, "retries": request.retries}
+            meta["queue"] = request.delivery_info.get("routing_key") if request.delivery_info else None
+        return meta
 
     def store_rows(self: Any, rows: list[Any]) -> None:
         """As soon as Redis is there."""
