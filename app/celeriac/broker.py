@@ -25,10 +25,14 @@ class Publisher:
     @contextmanager
     def batch(self) -> Iterator[Producer]:
         """A producer whose messages leave together when the block ends. Raises one of ``BROKER_AWAY``."""
+        with self.producing() as producer, producer.batch():
+            yield producer
+
+    @contextmanager
+    def producing(self) -> Iterator[Producer]:
+        """A producer. Raises one of ``BROKER_AWAY``."""
         try:
-            producer = self._producer()
-            with producer.batch():
-                yield producer
+            yield self._producer()
         except BROKER_AWAY:
             self.close()
             raise

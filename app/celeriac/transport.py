@@ -32,6 +32,7 @@ from queue import Empty
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
+import orjson
 from django.core.exceptions import ImproperlyConfigured
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -164,6 +165,7 @@ class Fetched(NamedTuple):
     queue: str
     #: Its delivery tag.
     tag: str
+    #: For a look; ``exactly`` reads it for good.
     message: dict[str, Any]
     raw: bytes
 
@@ -361,7 +363,6 @@ class Channel(stock.Channel):
             self.queue_of[tag] = queue
             self._queue_cycle.rotate(queue)
             if message := readable(raw):
-                message["properties"]["delivery_tag"] = tag
                 messages.append(Fetched(queue, tag, message, raw))
             else:
                 self.acknowledge(tag)
@@ -369,7 +370,8 @@ class Channel(stock.Channel):
 
     def deliver(self, messages: list[Fetched]) -> bool:
         left = self.taker.take(messages) if self.taker else messages
-        for number, (queue, tag, message, _) in enumerate(left, 1):
+        for number, (queue, tag, _, raw) in enumerate(left, 1):
+            message = exactly(raw, tag)
             try:
                 self.connection._deliver(message, queue)
             except BaseException:
@@ -407,7 +409,7 @@ class Channel(stock.Channel):
         self.may_have_more = more
         if not messages:
             raise Empty
-        return messages[0].message
+        return exactly(messages[0].raw, messages[0].tag)
 
     # --- Bells -----------------------------------------------------------------------------------------------
 
@@ -675,11 +677,28 @@ def by_queue(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]
 
 
 def readable(raw: bytes) -> dict[str, Any] | None:
-    """The message, if it is one."""
+    """The message, if it is one; but integers of more than 64 bits are not what they were."""
+    try:
+        message = orjson.loads(raw)
+        message["properties"]["delivery_tag"]
+    except (ValueError, TypeError, KeyError):
+        return unusual(raw)
+    return message
+
+
+def unusual(raw: bytes) -> dict[str, Any] | None:
+    """What orjson does not read may be a message nevertheless: with a NaN in its headers."""
     try:
         message = json.loads(raw)
         message["properties"]["delivery_tag"]
     except (ValueError, TypeError, KeyError):
         logger.critical("dropped from a queue, because it is no message of Celery's: %.500r", raw)
         return None
+    return message
+
+
+def exactly(raw: bytes, tag: str) -> dict[str, Any]:
+    """The message of one that is readable, with a delivery tag of its own."""
+    message = json.loads(raw)
+    message["properties"]["delivery_tag"] = tag
     return message

@@ -6,9 +6,11 @@ costs a round trip: results, events, the words between the child and its main pr
 
 import json
 import logging
+import os
 import time
 from base64 import b64decode
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from billiard.common import terminate_handler_fired
@@ -18,6 +20,7 @@ from celery import current_app, states
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import loads
 
+from celeriac.worker.events import Event, Events, received, started, succeeded
 from celeriac.worker.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
@@ -33,8 +36,9 @@ more_than_jobs, leaving = 0, False
 class Batch:
     """The batch that this child runs."""
 
-    def __init__(self, slot: Slot, hostname: str) -> None:
+    def __init__(self, slot: Slot, hostname: str, events: Events | None) -> None:
         self.slot, self.hostname = slot, hostname
+        self.events, self.unsent = events, list[Event]()
         self.task_id = ""
         #: Results, as their backend wants them.
         self.rows: list[Any] = []
@@ -48,7 +52,14 @@ class Batch:
         for index, raw in enumerate(messages):
             if not self.begin(index, began):
                 break
-            name, end = self.run_one(tasks, json.loads(raw))
+            message = json.loads(raw)
+            name = message["headers"]["task"]
+            shown = self.events and tasks[name].send_events and self.events.shows(began)
+            if shown:
+                self.note(received(message["headers"]), started(message["headers"]["id"]))
+            end = self.run_one(tasks[name], message)
+            if shown and not end[0]:
+                self.note(succeeded(message["headers"]["id"], *end[1:]))
             if end[0] or self.slot.is_closed(len(messages)):  # else the main process has nothing to do for it
                 self.write_end(index, end)
             now = time.monotonic()
@@ -60,6 +71,13 @@ class Batch:
         else:
             self.begin(len(messages), began)
         self.store()
+        if self.events:
+            self.events.send(self.unsent)
+
+    def note(self, *events: Event) -> None:
+        """For the end of the batch; or for the main process, if that is far."""
+        self.slot.write(("events", events))
+        self.unsent += events
 
     def begin(self, index: int, now: float) -> bool:
         while True:
@@ -68,23 +86,22 @@ class Batch:
             except SoftTimeLimitExceeded:  # of the task that has just ended
                 continue
 
-    def run_one(self, tasks: Any, message: dict[str, Any]) -> tuple[str, tuple[Any, Any, Any]]:
-        """The task's name, and what Celery's pool returns for a task: whether it failed, its result, its seconds."""
+    def run_one(self, task: Any, message: dict[str, Any]) -> tuple[int, Any, Any]:
+        """What Celery's pool returns for a task: whether it failed, its result, its seconds; 2 if its tracer failed."""
         request = message["headers"]
         self.task_id = request["id"]
         try:
             self.fill(request, message)
-            trace = tasks[request["task"]].__trace__
-            result, failed, seconds, text = trace(self.task_id, request["args"], request["kwargs"], request)
+            result, failed, seconds, text = task.__trace__(self.task_id, request["args"], request["kwargs"], request)
         except BaseException as error:
             if terminate_handler_fired():
                 raise
             global leaving
             leaving = isinstance(error, SystemExit | KeyboardInterrupt)
-            return request["task"], (2, ExceptionInfo(), None)
+            return 2, ExceptionInfo(), None
         finally:
             self.task_id = ""
-        return request["task"], (1, result, seconds) if failed else (0, text, seconds)
+        return (1, result, seconds) if failed else (0, text, seconds)
 
     def fill(self, request: dict[str, Any], message: dict[str, Any]) -> None:
         """What Celery's ``Request`` and ``fast_trace_task`` add to a message's headers."""
@@ -131,6 +148,11 @@ class Batch:
             self.slot.stored = len(self.rows)
 
 
+@cache
+def events_of(pid: int, hostname: str) -> Events:
+    return Events(hostname)
+
+
 def run(
     number: int, messages: Sequence[bytes], hostname: str, events: bool
 ) -> tuple[dict[str, tuple[int, float]], bool]:
@@ -139,7 +161,7 @@ def run(
     Returns task's name -> how many ran and for how many seconds together; and whether there are ends to be read.
     """
     global running, more_than_jobs
-    running = Batch(slots[number], hostname)
+    running = Batch(slots[number], hostname, events_of(os.getpid(), hostname) if events else None)
     try:
         running.run(messages)
         return running.seconds, running.has_ends

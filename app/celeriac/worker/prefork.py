@@ -18,6 +18,7 @@ The price: results are there a moment later, and a worker that is killed runs ag
 """
 
 import gc
+import itertools
 import logging
 import math
 import os
@@ -47,6 +48,7 @@ from celeriac.postgres import POSTGRES_AWAY
 from celeriac.transport import Fetched
 from celeriac.worker import batch
 from celeriac.worker.drain import Drain
+from celeriac.worker.events import received
 from celeriac.worker.logs import say_that_it_runs
 from celeriac.worker.slots import Slot, Slots
 
@@ -332,7 +334,10 @@ class Batches(bootsteps.StartStopStep):
             self.consumer.app.backend.write(rows)
             each.slot.stored += len(rows)
         each.settled = True
-        ends = {index: end for kind, index, end in (record for record in records if record[0] == "end")}
+        if died and self.eventer and self.eventer.enabled:
+            for event in itertools.chain.from_iterable(record[1] for record in records if record[0] == "events"):
+                self.eventer.send(event.pop("type"), **event)
+        ends = {record[1]: record[2] for record in records if record[0] == "end"}
         for index, fetched in enumerate(each.messages[:ended]):
             if index in ends:
                 self.end(self.request(fetched), fetched, ends[index])
@@ -349,6 +354,8 @@ class Batches(bootsteps.StartStopStep):
         if request is None:
             return
         state.task_reserved(request)
+        about = received(request.request_dict)
+        request.send_event(about.pop("type"), **{key: value for key, value in about.items() if key != "uuid"})
         request.on_accepted(each.pid, each.slot.since())
         if not each.over:
             say_that_it_runs(request)
@@ -393,7 +400,7 @@ class Batches(bootsteps.StartStopStep):
             made = create_request_cls(base, task, self.consumer.pool, self.consumer.hostname, self.eventer, app=app)
             self.request_classes[known] = made
         try:
-            message = self.channel.Message(fetched.message, channel=self.channel)
+            message = self.channel.Message(transport.exactly(fetched.raw, fetched.tag), channel=self.channel)
             return self.request_classes[known](
                 message,
                 on_ack=message.ack_log_error,

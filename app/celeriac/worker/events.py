@@ -1,0 +1,103 @@
+"""A child's events, for Flower and whoever else watches: sent with those of its batch, and not all when there are many.
+
+An event costs as much as a quick task. Flower is complete up to ``SHOWN`` tasks a second in each child; of more, it
+shows so many, and a row that says how many it does not.
+"""
+
+import logging
+import os
+import time
+from typing import Any
+
+import orjson
+from celery import current_app
+from celery.events.event import get_exchange
+from celery.utils.time import utcoffset
+
+from celeriac.broker import BROKER_AWAY, Publisher
+
+logger = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+#: Tasks a second for which a child sends events; and as many at once.
+SHOWN = 100
+
+
+class Events:
+    """This process's; made after the fork."""
+
+    def __init__(self, hostname: str) -> None:
+        self.app = current_app._get_current_object()
+        self.publisher = Publisher(self.app)
+        self.common = {"hostname": hostname, "pid": os.getpid(), "utcoffset": utcoffset()}
+        self.may_show, self.counted_at = float(SHOWN), time.monotonic()
+        #: Tasks that are not shown: since the last events were sent, and in this minute.
+        self.hidden, self.hidden_in_minute, self.minute = 0, 0, 0
+
+    def shows(self, now: float) -> bool:
+        """Whether the next task's events are sent."""
+        self.may_show = min(SHOWN, self.may_show + (now - self.counted_at) * SHOWN)
+        self.counted_at = now
+        if self.may_show < 1:
+            self.hidden += 1
+            return False
+        self.may_show -= 1
+        return True
+
+    def send(self, events: list[Event]) -> None:
+        """In one message. While Redis is away nobody watches: they are dropped."""
+        if self.hidden:
+            events = [*events, *self.summary()]
+        if not events:
+            return
+        body = orjson.dumps([{**self.common, "clock": self.app.clock.forward(), **event} for event in events])
+        try:
+            with self.publisher.producing() as producer:
+                producer.publish(
+                    body.decode(),
+                    exchange=get_exchange(self.publisher.connection, name=self.app.conf.event_exchange).name,
+                    routing_key="task.multi",
+                    content_type="application/json",
+                    content_encoding="utf-8",
+                    headers={"hostname": self.common["hostname"]},
+                    delivery_mode=1,
+                    retry=False,
+                )
+        except BROKER_AWAY as error:
+            logger.debug("%d events are dropped: %s", len(events), error)
+
+    def summary(self) -> list[Event]:
+        """Of what is not shown, as a task of its own for each child and minute."""
+        minute = int(time.time() / 60)
+        if minute != self.minute:
+            self.minute, self.hidden_in_minute = minute, 0
+        self.hidden_in_minute += self.hidden
+        self.hidden = 0
+        uuid, count = f"not-shown-{self.common['pid']}-{minute}", f"{self.hidden_in_minute:,} tasks"
+        about = {"id": uuid, "task": f"(not shown: more than {SHOWN} a second)", "argsrepr": count, "kwargsrepr": "{}"}
+        return [received(about), succeeded(uuid, count, 0.0)]
+
+
+def received(request: dict[str, Any]) -> Event:
+    """As Celery's main process says it."""
+    return {
+        "type": "task-received",
+        "uuid": request["id"],
+        "name": request.get("shadow") or request["task"],
+        "args": request.get("argsrepr", ""),
+        "kwargs": request.get("kwargsrepr", ""),
+        "root_id": request.get("root_id"),
+        "parent_id": request.get("parent_id"),
+        "retries": request.get("retries", 0),
+        "eta": None,
+        "expires": None,
+        "timestamp": time.time(),
+    }
+
+
+def started(task_id: str) -> Event:
+    return {"type": "task-started", "uuid": task_id, "timestamp": time.time()}
+
+
+def succeeded(task_id: str, result: Any, runtime: float | None) -> Event:
+    return {"type": "task-succeeded", "uuid": task_id, "result": result, "runtime": runtime, "timestamp": time.time()}
