@@ -1,14 +1,17 @@
 """The class of the Celery app: its messages, tasks and results know of durable jobs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery as StockCelery
 from celery import states
 from celery.backends.redis import RedisBackend
+from django.db import transaction
 
 from celeriac.jobs import execution
+from celeriac.postgres import patiently
 from celeriac.tracking import PROGRESS
-from celeriac.worker import batch
+from celeriac.worker import running
 
 
 class JobsMixin:
@@ -20,14 +23,34 @@ class JobsMixin:
         """Not that a job is started while it is not claimed: its delivery may be dropped, and its result be there."""
         if state == states.STARTED and execution.is_job(request) and not getattr(request, "job", None):
             return None
-        if batch.may_keep(self, task_id, state):
+        if running.may_keep(self, task_id, state):
             if state == states.SUCCESS:
-                batch.keep(self.row(task_id, self.encode_result(result, state), state, None, request))  # type: ignore[attr-defined]
+                row = self.row(task_id, self.encode_result(result, state), state, None, request)  # type: ignore[attr-defined]
+                running.keep("row", row)
             return result
         # A task that its hard time limit ends reports on for the moment until it is killed.
         if state == PROGRESS and self.get_task_meta(task_id, cache=False)["status"] in states.READY_STATES:  # type: ignore[attr-defined]
             return None
         return super().store_result(task_id, result, state, *args, request=request, **kwargs)  # type: ignore[misc]
+
+    def store_kept(self, kept: Sequence[tuple[str, Any]], patient: bool = False) -> None:
+        """Store what a batch kept: results ("row") and ends of durable jobs ("job").
+
+        Raises what the server of one of them raises, unless it is to be ``patient``.
+        """
+        rows, jobs = ([what for kind, what in kept if kind == wanted] for wanted in ("row", "job"))
+        if rows and not getattr(self, "in_postgres", False):
+            (self.store_rows if patient else self.write)(rows)  # type: ignore[attr-defined]
+            rows = []
+        if rows or jobs:
+            (patiently(self.store_in_postgres) if patient else self.store_in_postgres)(rows, jobs)
+
+    def store_in_postgres(self, rows: list[Any], jobs: list[tuple[str, int, str]]) -> None:
+        with transaction.atomic():
+            if rows:
+                self.write(rows)  # type: ignore[attr-defined]
+            if jobs:
+                execution.succeed_many(jobs)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing is asked of a Redis that may be away; whoever waits for a result subscribes to it then."""

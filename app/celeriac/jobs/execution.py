@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from kombu.utils.json import dumps, loads
 
 from celeriac.jobs import HEADER
 from celeriac.postgres import POSTGRES_AWAY, patiently
+from celeriac.worker import running
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,23 @@ UPDATE celeriac_job SET
 WHERE id = %(id)s AND retries <= %(retries)s AND message #> '{headers,celeriac_job}' = %(mark)s::jsonb
     AND (state = 'waiting' OR (state = 'returned' AND (lease_until IS NULL OR lease_until < now())))
 RETURNING token, state, result"""
+
+#: Many at once, for a batch: only what no worker died of, because a crash counts for all that its worker has claimed.
+CLAIM_MANY = """
+UPDATE celeriac_job AS job SET
+    state = 'running', token = job.token + 1, attempts = job.attempts + 1, worker = %(worker)s,
+    started_at = now(), lease_until = now() + %(lease)s * interval '1 second'
+FROM unnest(%(ids)s::text[], %(retries)s::int[], %(marks)s::text[]) AS asked (id, retries, mark)
+WHERE job.id = asked.id AND job.retries <= asked.retries AND job.state = 'waiting' AND job.crashes = 0
+    AND job.message #> '{headers,celeriac_job}' = asked.mark::jsonb
+RETURNING job.id, job.token"""
+
+#: What was claimed and not begun: its message is in the queue again.
+UNCLAIM = """
+UPDATE celeriac_job AS job SET
+    state = 'waiting', attempts = job.attempts - 1, lease_until = NULL, published_at = now()
+FROM unnest(%s::text[], %s::bigint[]) AS claimed (id, token)
+WHERE job.id = claimed.id AND job.token = claimed.token AND job.state = 'running'"""
 
 #: A worker died under these: they wait again, or have failed when it was once too often.
 CRASH = """
@@ -56,6 +74,12 @@ SUCCEED = """
 UPDATE celeriac_job SET state = 'succeeded', result = %s, finished_at = now(), lease_until = NULL, error = '',
     traceback = ''
 WHERE id = %s AND finished_at IS NULL AND (token = %s OR %s IS NULL)"""
+
+SUCCEED_MANY = """
+UPDATE celeriac_job AS job SET state = 'succeeded', result = ended.result, finished_at = now(), lease_until = NULL,
+    error = '', traceback = ''
+FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS ended (id, token, result)
+WHERE job.id = ended.id AND job.token = ended.token AND job.finished_at IS NULL"""
 
 END = """
 UPDATE celeriac_job SET state = %(state)s, error = %(error)s, traceback = %(traceback)s, finished_at = now(),
@@ -88,7 +112,8 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     that another worker is running, or that was sent anew since.
     """
     request = task.request
-    claim = claim_job(request)
+    token = running.claimed(request.id)
+    claim = Claim(request.id, token) if token else claim_job(request)
     if claim is None:
         logger.info("delivery of %s dropped: it has ended, or runs elsewhere", request.id)
         raise Ignore
@@ -125,6 +150,38 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         logger.warning("Postgres went away under %s: it is run again", request.id)
         patiently(crashed)(claim.id, token=claim.token)
         raise Ignore from None
+
+
+def claim_many(headers: Sequence[dict[str, Any]], worker: str) -> dict[str, int]:
+    """Claim the jobs of these messages before they are run one after the other; returns id -> token of those it got."""
+    if settings.JOBS_MAX_CRASHES <= 1:  # one that was not even begun would have failed
+        return {}
+    asked = {each["id"]: each for each in headers}.values()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            CLAIM_MANY,
+            {
+                "worker": worker,
+                "lease": LEASE,
+                "ids": [each["id"] for each in asked],
+                "retries": [each.get("retries") or 0 for each in asked],
+                "marks": [dumps(each[HEADER]) for each in asked],
+            },
+        )
+        return dict(cursor.fetchall())
+
+
+def unclaim(tokens: dict[str, int]) -> None:
+    """What ``claim_many`` claimed, and nobody has begun, waits again."""
+    if tokens:
+        with connection.cursor() as cursor:
+            cursor.execute(UNCLAIM, [list(tokens), list(tokens.values())])
+
+
+def succeed_many(ends: Sequence[tuple[str, int, str]]) -> None:
+    """(id, token, result) of jobs that have ended well; in the transaction that stores their results."""
+    with connection.cursor() as cursor:
+        cursor.execute(SUCCEED_MANY, [list(column) for column in zip(*ends, strict=True)])
 
 
 @patiently
@@ -208,10 +265,17 @@ def mark(request: Any) -> Any:
     return getattr(request, HEADER, None) or (getattr(request, "headers", None) or {}).get(HEADER)
 
 
-@patiently
 def succeed(request: Any, result: Any) -> None:
     """The end of a job whose result is stored, and whose successors are queued."""
     claim = getattr(request, "job", None)
+    if claim and running.may_end(request.id):
+        running.keep("job", (request.id, claim.token, dumps(result)))
+    else:
+        write_success(request, claim, result)
+
+
+@patiently
+def write_success(request: Any, claim: Claim | None, result: Any) -> None:
     token = claim.token if claim else None  # none: in this worker the task is not durable (any more)
     with connection.cursor() as cursor:
         cursor.execute(SUCCEED, [dumps(result), request.id, token, token])

@@ -16,19 +16,22 @@ from typing import Any
 from billiard.common import terminate_handler_fired
 from billiard.einfo import ExceptionInfo
 from billiard.pool import MaybeEncodingError
-from celery import current_app, states
+from celery import current_app
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import loads
 
+from celeriac.jobs import HEADER, execution
+from celeriac.postgres import patiently
+from celeriac.worker import running
 from celeriac.worker.events import Event, Events, received, started, succeeded
 from celeriac.worker.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
 
+#: Seconds of durable jobs that have ended and are not written down: they run again when the worker is killed.
+UNSAID = 0.01
 #: Made by the pool before it forks.
 slots: Slots | tuple[()] = ()
-#: What this process runs, if it is a batch.
-running: "Batch | None" = None
 #: Tasks that this child ran, beyond one for each job of the pool; and whether one of them wants it to end.
 more_than_jobs, leaving = 0, False
 
@@ -40,19 +43,24 @@ class Batch:
         self.slot, self.hostname = slot, hostname
         self.events, self.unsent = events, list[Event]()
         self.task_id = ""
-        #: Results, as their backend wants them.
-        self.rows: list[Any] = []
+        #: What is to be stored, in the order in which it was written down: results ("row") and ends of durable jobs
+        #: ("job"); and when that was done last.
+        self.kept: list[tuple[str, Any]] = []
+        self.stored_at = time.monotonic()
+        #: Durable jobs that are claimed and not begun: id -> token.
+        self.claims: dict[str, int] = {}
         self.simple = True
         self.has_ends = False
         self.seconds: dict[str, tuple[int, float]] = {}
 
     def run(self, messages: Sequence[bytes]) -> None:
         tasks = current_app._tasks
+        read = [json.loads(raw) for raw in messages]
+        self.claim([message["headers"] for message in read if HEADER in message["headers"]])
         began = time.monotonic()
-        for index, raw in enumerate(messages):
+        for index, message in enumerate(read):
             if not self.begin(index, began):
                 break
-            message = json.loads(raw)
             name = message["headers"]["task"]
             shown = self.events and tasks[name].send_events and self.events.shows(began)
             if shown:
@@ -68,6 +76,8 @@ class Batch:
             began = now
             if leaving:
                 self.slot.close()  # after this one
+            if HEADER in message["headers"] and began - self.stored_at > UNSAID:
+                self.store()
         else:
             self.begin(len(messages), began)
         self.store()
@@ -137,15 +147,22 @@ class Batch:
             except MaybeEncodingError:
                 self.slot.write(("end", index, (2, ExceptionInfo(), None)))
 
-    def keep(self, row: Any) -> None:
-        self.slot.write(("row", row))
-        self.rows.append(row)
+    def claim(self, durable: list[dict[str, Any]]) -> None:
+        """The others, of which a worker died or that run elsewhere, are claimed, or dropped, when they begin."""
+        if len(durable) > 1:
+            self.claims = patiently(execution.claim_many)(durable, self.hostname)
+            self.slot.write(("claims", self.claims))
+
+    def keep(self, kind: str, what: Any) -> None:
+        self.slot.write((kind, what))
+        self.kept.append((kind, what))
 
     def store(self) -> None:
-        """The results, but for those that the main process has stored, because one of the tasks was slow."""
-        if rows := self.rows[self.slot.stored :]:
-            current_app.backend.store_rows(rows)
-            self.slot.stored = len(self.rows)
+        """What is kept, but for what the main process has stored, because one of the tasks was slow."""
+        if kept := self.kept[self.slot.stored :]:
+            current_app.backend.store_kept(kept, patient=True)
+            self.slot.stored = len(self.kept)
+        self.stored_at = time.monotonic()
 
 
 @cache
@@ -160,30 +177,11 @@ def run(
 
     Returns task's name -> how many ran and for how many seconds together; and whether there are ends to be read.
     """
-    global running, more_than_jobs
-    running = Batch(slots[number], hostname, events_of(os.getpid(), hostname) if events else None)
+    global more_than_jobs
+    batch = running.batch = Batch(slots[number], hostname, events_of(os.getpid(), hostname) if events else None)
     try:
-        running.run(messages)
-        return running.seconds, running.has_ends
+        batch.run(messages)
+        return batch.seconds, batch.has_ends
     finally:
-        more_than_jobs += max(sum(count for count, _ in running.seconds.values()) - 1, 0)
-        running = None
-
-
-def may_keep(backend: Any, task_id: str, state: str) -> bool:
-    """Whether a result may be kept, to be stored with the others; or, of a task that begins, need not be stored.
-
-    The main process says that of those that take time.
-    """
-    return bool(
-        running
-        and running.task_id == task_id
-        and running.simple
-        and state in (states.SUCCESS, states.STARTED)
-        and backend is current_app.backend
-    )
-
-
-def keep(row: Any) -> None:
-    if running:
-        running.keep(row)
+        more_than_jobs += max(sum(count for count, _ in batch.seconds.values()) - 1, 0)
+        running.batch = None

@@ -10,7 +10,7 @@ import structlog
 from django_structlog.celery import signals as extras
 from django_structlog.celery.receivers import CeleryReceiver
 
-from celeriac.worker import batch
+from celeriac.worker import running
 from config import logs
 
 LOGGER = "celeriac.tasks"
@@ -31,7 +31,7 @@ class Receiver(CeleryReceiver):
         structlog.contextvars.bind_contextvars(task_id=task_id, **context)
         extras.bind_extra_task_metadata.send(sender=self.receiver_task_prerun, task=task, logger=logger)
         task.request._django_structlog_started_at = time.monotonic_ns()
-        if batch.running is None:
+        if running.batch is None:
             logs.say(LOGGER, "task_started", task=task.name)
 
     def receiver_task_success(self, result: Any = None, sender: Any = None, **kwargs: Any) -> None:

@@ -44,6 +44,8 @@ from kombu.utils.imports import symbol_by_name
 from redis.exceptions import RedisError
 
 from celeriac import transport
+from celeriac.jobs import execution
+from celeriac.jobs.request import Request as JobRequest
 from celeriac.postgres import POSTGRES_AWAY
 from celeriac.transport import Fetched
 from celeriac.worker import batch
@@ -329,10 +331,13 @@ class Batches(bootsteps.StartStopStep):
                 current, ended = each.slot.close()
             self.size = 1 if current >= 0 else self.size
         died = not each.over or each.error
-        records = each.slot.read() if died or each.has_ends else []
-        if died and (rows := [record[1] for record in records if record[0] == "row"][each.slot.stored :]):
-            self.consumer.app.backend.write(rows)
-            each.slot.stored += len(rows)
+        left = each.messages[max(ended, current + 1) :]
+        records = each.slot.read() if died or each.has_ends or left else []
+        if died and (kept := [record for record in records if record[0] in ("row", "job")][each.slot.stored :]):
+            self.consumer.app.backend.store_kept(kept)
+            each.slot.stored += len(kept)
+        claims = dict(itertools.chain.from_iterable(record[1].items() for record in records if record[0] == "claims"))
+        execution.unclaim({task_id: claims[task_id] for task_id in map(id_of, left) if task_id in claims})
         each.settled = True
         if died and self.eventer and self.eventer.enabled:
             for event in itertools.chain.from_iterable(record[1] for record in records if record[0] == "events"):
@@ -345,7 +350,7 @@ class Batches(bootsteps.StartStopStep):
                 self.channel.acknowledge(fetched.tag)
         if 0 <= current < len(each.messages):
             self.begun(each, current)
-        self.put_back(each.messages[max(ended, current + 1) :])
+        self.put_back(left)
 
     def begun(self, each: Batch, index: int) -> None:
         """A task that takes long, or killed its child, becomes a request of Celery's."""
@@ -454,11 +459,15 @@ class Batches(bootsteps.StartStopStep):
                 each.soft_sent = True
 
 
+def id_of(fetched: Fetched) -> str:
+    return fetched.message["headers"]["id"]
+
+
 def is_plain(task: Any) -> bool:
     """Whether nothing about the task needs the main process before it runs."""
     return bool(
         task.acks_late
         and task.Strategy == "celery.worker.strategy:default"
-        and symbol_by_name(task.Request) is Request
+        and symbol_by_name(task.Request) in (Request, JobRequest)
         and not signals.task_received.receivers
     )

@@ -16,7 +16,7 @@ from django_celery_results.models import ChordCounter
 
 from celeriac.cleanup import delete_in_batches, expired_before
 from celeriac.health.worker import heartbeat
-from celeriac.postgres import POSTGRES_AWAY, patiently
+from celeriac.postgres import POSTGRES_AWAY
 
 COLUMNS: tuple[str, ...] = ("task_id", "status", "result", "traceback", "meta", "content_type", "content_encoding")
 COLUMNS += ("periodic_task_name", "task_name", "task_args", "task_kwargs", "worker")
@@ -45,6 +45,8 @@ end"""
 class DatabaseBackend(StockBackend):
     """django-celery-results' backend, which would run a task and drop its result while Postgres restarts."""
 
+    in_postgres = True
+
     def _store_result(
         self, task_id: str, result: Any, status: str, traceback: Any = None, request: Any = None, using: Any = None
     ) -> Any:
@@ -59,10 +61,6 @@ class DatabaseBackend(StockBackend):
         more = self._get_extended_properties(request, traceback)
         row = (task_id, status, encoded, traceback, self.encode_content(meta)[2], content_type, content_encoding)
         return (*row, *(more.get(name) for name in COLUMNS[7:]))
-
-    def store_rows(self, rows: list[Any]) -> None:
-        """What a batch kept, as soon as Postgres is there."""
-        patiently(self.write)(rows)
 
     def write(self, rows: list[Any], using: Any = None) -> None:
         """Raises what Postgres raises, and has written none of them then."""
