@@ -2,12 +2,13 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from celery import Task, shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from django.db import connection
 from django.utils import timezone
 
@@ -103,6 +104,33 @@ def add(numbers: list[int]) -> int:
 @shared_task
 def echo(value: Any) -> Any:
     return value
+
+
+class UnpicklableError(Exception):
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+
+
+@shared_task(bind=True, default_retry_delay=1, max_retries=1)
+def ends(self: Task, path: str, how: str) -> Any:
+    """End in one of the ways in which a task may."""
+    note(path, how)
+    match how:
+        case "fails":
+            raise ValueError("as asked")
+        case "cannot be pickled":
+            raise UnpicklableError("as asked", 1)
+        case "ignored":
+            raise Ignore
+        case "rejected":
+            raise Reject("as asked", requeue=False)
+        case "requeued" if Path(path).read_text().splitlines().count(how) == 1:
+            raise Reject("as asked", requeue=True)
+        case "retried" if not self.request.retries:
+            raise self.retry(countdown=0.1)
+        case "exits":
+            sys.exit(3)
+    return how
 
 
 @shared_task(durable=True, bind=True)

@@ -12,6 +12,7 @@ from celeriac.jobs import execution
 from celeriac.postgres import patiently
 from celeriac.tracking import PROGRESS
 from celeriac.worker import running
+from celeriac.worker.redis_results import RedisMixin
 
 
 class JobsMixin:
@@ -85,8 +86,6 @@ class Celery(StockCelery):
 
     def _get_backend(self) -> Any:
         backend = super()._get_backend()
-        from celeriac.worker.results import RedisMixin  # needs models, which are not ready when the app is made
-
         kind = type(backend)
         mixins = (JobsMixin, RedisMixin) if kind is RedisBackend else (JobsMixin,)
         backend.__class__ = type(kind.__name__, (*mixins, kind), {"__module__": kind.__module__})

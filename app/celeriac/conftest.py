@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Task
+from celery import Celery, Task, current_app
 from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.db import connection
@@ -18,6 +18,7 @@ from django.test import Client
 from kombu import Connection
 from redis import Redis
 
+from celeriac.jobs import enqueue
 from demo.servers import REDIS_CONF, free_port, redis_server, wait_for_port
 from tests.waiting import eventually
 
@@ -55,6 +56,11 @@ class Broker:
     def send(self, task: Task, *args: Any, **options: Any) -> Any:
         with self.connection() as connection:
             return task.apply_async(args, connection=connection, queue="default", **options)
+
+    def send_all(self, calls: Iterable[tuple[Task, *tuple[Any, ...]]]) -> list[Any]:
+        """The results of (task, its arguments); through one connection."""
+        with self.connection() as connection:
+            return [task.apply_async(args, connection=connection, queue="default") for task, *args in calls]
 
     def command(self, *words: Any) -> Any:
         with self.connection() as connection:
@@ -113,6 +119,20 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     yield broker
     broker.process.kill()
     broker.process.wait()
+
+
+@pytest.fixture
+def app(broker: Broker, transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """Celery's app in this process, which sends to the test's own broker."""
+    app = current_app._get_current_object()
+    monkeypatch.setenv("CELERY_BROKER_URL", broker.url)
+    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", broker.url)
+    monkeypatch.setattr(app, "_pool", None)
+    monkeypatch.setattr(app.amqp, "_producer_pool", None)
+    monkeypatch.setattr(enqueue, "_resting_until", 0.0)
+    enqueue.publisher().close()
+    yield app
+    enqueue.publisher().close()
 
 
 @pytest.fixture

@@ -53,9 +53,11 @@ class Events:
         body = orjson.dumps([{**self.common, "clock": self.app.clock.forward(), **event} for event in events])
         try:
             with self.publisher.producing() as producer:
+                exchange = get_exchange(self.publisher.connection, name=self.app.conf.event_exchange)
                 producer.publish(
                     body.decode(),
-                    exchange=get_exchange(self.publisher.connection, name=self.app.conf.event_exchange).name,
+                    exchange=exchange.name,
+                    declare=[exchange],
                     routing_key="task.multi",
                     content_type="application/json",
                     content_encoding="utf-8",

@@ -394,6 +394,11 @@ class Batches(bootsteps.StartStopStep):
                 request.on_success(end)
         except Exception:
             logger.exception("after %s", request.id)
+        if fetched.tag in self.channel.queue_of:  # as of one that is cancelled because its worker stops
+            if end[0]:
+                self.put_back([fetched])
+            else:
+                self.channel.acknowledge(fetched.tag)
 
     def request(self, fetched: Fetched) -> Request | None:
         """Celery's request; none for a message that says nothing."""

@@ -1,31 +1,20 @@
 """A worker that runs durable jobs, and a reconciler, on a broker that a test may do anything to."""
 
 import pytest
-from celery import current_app
 from django.db import OperationalError, connection
 
 from celeriac.broker import BROKER_AWAY
-from celeriac.jobs import enqueue
 from celeriac.jobs.reconcile import Reconciler
 from celeriac.models import Job
 from tests.waiting import eventually
 
 
 @pytest.fixture
-def app(broker, transactional_db, monkeypatch):
-    """Celery's app in this process, which sends to the test's own broker."""
-    app = current_app._get_current_object()
-    monkeypatch.setenv("CELERY_BROKER_URL", broker.url)
-    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", broker.url)
-    monkeypatch.setattr(app, "_pool", None)
-    monkeypatch.setattr(app.amqp, "_producer_pool", None)
-    monkeypatch.setattr(enqueue, "_resting_until", 0.0)
-    enqueue.publisher().close()
+def app(app):
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS effects (name text)")
         cursor.execute("TRUNCATE effects")
-    yield app
-    enqueue.publisher().close()
+    return app
 
 
 @pytest.fixture

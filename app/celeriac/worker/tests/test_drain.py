@@ -39,7 +39,8 @@ def test_a_task_longer_than_the_drain_goes_back_to_its_queue_and_runs_elsewhere(
 
 
 def test_what_was_fetched_but_not_started_goes_back_at_once(broker, start_worker, notes):
-    worker = start_worker("-c", "1", CELERY_WORKER_PREFETCH_MULTIPLIER="4", CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT="60")
+    variables = {"CELERY_WORKER_PREFETCH_MULTIPLIER": "4", "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "60"}
+    worker = start_worker("-c", "1", CELERY_WORKER_POOL="prefork", **variables)
     broker.send(work, notes.path, "running", 3)
     eventually(lambda: "running began" in notes())
     for _ in range(3):
