@@ -1,5 +1,7 @@
 """The way to Redis for messages that Postgres remembers: in batches, within a second, or not now."""
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,12 @@ from redis.exceptions import RedisError
 
 #: What sending raises when Redis is away, full, or too slow to answer; the last when it keeps the results, too.
 BROKER_AWAY: tuple[type[Exception], ...] = (KombuError, RedisError, BatchPublishError, OSError)
+
+
+#: Seconds that a caller waits for Redis at most.
+PATIENCE = 1.0
+
+_local = threading.local()
 
 
 class Publisher:
@@ -50,3 +58,11 @@ class Publisher:
             self.channel = self.connection.channel()
             self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
         return self.app.amqp.Producer(self.channel, auto_declare=False)
+
+
+def publisher(app: Celery) -> Publisher:
+    """This thread's, in this process: a connection must not be shared over a fork."""
+    if getattr(_local, "pid", None) != os.getpid():
+        _local.pid = os.getpid()
+        _local.publisher = Publisher(app, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+    return _local.publisher

@@ -18,6 +18,12 @@ logger = structlog.get_logger(LOGGER)
 
 
 class Receiver(CeleryReceiver):
+    def get_task_context(self) -> dict[str, Any]:
+        context = structlog.contextvars.get_contextvars()
+        if "task_id" in context:
+            context["parent_task_id"] = context.pop("task_id")
+        return context
+
     def receiver_after_task_publish(
         self, sender: Any = None, headers: Any = None, body: Any = None, routing_key: Any = None, **kwargs: Any
     ) -> None:

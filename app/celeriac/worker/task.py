@@ -5,9 +5,12 @@ from typing import Any
 
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import Reject
+from kombu.utils.uuid import uuid
 
+from celeriac import send
+from celeriac.broker import BROKER_AWAY
 from celeriac.jobs import execution, is_durable, matches
-from celeriac.jobs.enqueue import together
+from celeriac.jobs.enqueue import job_of, record, together
 
 
 class Task(DjangoTask):
@@ -24,6 +27,29 @@ class Task(DjangoTask):
             cls.__call__ = call_job  # type: ignore[method-assign]
             cls.Request = "celeriac.jobs.request:Request"
 
+    def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
+        """Celery's; what has no options of its own is sent from what is prepared for the task."""
+        sender = None if any(options.values()) else send.sender_of(self)
+        if sender is None or not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, dict):
+            return super().apply_async(args, kwargs, task_id, **options)
+        task_id = task_id or uuid()
+        message = sender.message(args or (), kwargs or {}, task_id)
+        if is_durable(self.app, self.name):
+            record([job_of(self.app, self.name, message, {"queue": sender.queue.name})])
+        else:
+            try:
+                sender.publish([message])
+            except BROKER_AWAY:  # Celery's way to try again, and to say so
+                return super().apply_async(args, kwargs, task_id, **options)
+        return self.sent(task_id)
+
+    def sent(self, task_id: str) -> Any:
+        result = self.AsyncResult(task_id)
+        result.ignored = self.ignore_result
+        if parent := self.app.current_worker_task:
+            parent.add_trail(result)
+        return result
+
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         self.apply_async_on_commit(args, kwargs)
 
@@ -36,8 +62,17 @@ class Task(DjangoTask):
 
     def delay_many(self, arguments: Iterable[Sequence[Any]], **options: Any) -> list[str]:
         """``apply_async(args, **options)`` for each, as one statement and one round trip; returns the ids."""
-        with together():
-            return [self.apply_async(args, **options).id for args in arguments]
+        sender = None if any(options.values()) else send.sender_of(self)
+        if sender is None:
+            with together():
+                return [self.apply_async(args, **options).id for args in arguments]
+        messages = [sender.message(tuple(args), {}, uuid()) for args in arguments]
+        if is_durable(self.app, self.name):
+            with together():
+                record([job_of(self.app, self.name, message, {"queue": sender.queue.name}) for message in messages])
+        else:
+            sender.publish(messages)
+        return [self.sent(message.headers["id"]).id for message in messages]
 
     def replace(self, sig: Any, *args: Any, **kwargs: Any) -> Any:
         """Celery's; a durable task may not, because the one that takes its place would have its id, and its row."""

@@ -251,7 +251,7 @@ def kind(events, name):
 @pytest.fixture
 def watched(app, broker):
     """The events that somebody who watches has seen."""
-    seen = []
+    seen: list[dict] = []
     with broker.connection() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": seen.append})
         thread = threading.Thread(target=receiver.capture, kwargs={"wakeup": False}, daemon=True)
