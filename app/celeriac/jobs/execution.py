@@ -34,22 +34,20 @@ WHERE id = %(id)s AND retries <= %(retries)s AND message #> '{headers,celeriac_j
     AND (state = 'waiting' OR (state = 'returned' AND (lease_until IS NULL OR lease_until < now())))
 RETURNING token, state, result"""
 
-#: Many at once, for a batch: only what no worker died of, because a crash counts for all that its worker has claimed.
+# Many at once, for a batch. What belongs to each is looked up in an object by its id: a join would be quick only while
+# Postgres guesses well how many rows there are.
+#: Only what no worker died of, because a crash counts for all that its worker has claimed.
 CLAIM_MANY = """
-UPDATE celeriac_job AS job SET
-    state = 'running', token = job.token + 1, attempts = job.attempts + 1, worker = %(worker)s,
+UPDATE celeriac_job SET
+    state = 'running', token = token + 1, attempts = attempts + 1, worker = %(worker)s,
     started_at = now(), lease_until = now() + %(lease)s * interval '1 second'
-FROM unnest(%(ids)s::text[], %(retries)s::int[], %(marks)s::text[]) AS asked (id, retries, mark)
-WHERE job.id = asked.id AND job.retries <= asked.retries AND job.state = 'waiting' AND job.crashes = 0
-    AND job.message #> '{headers,celeriac_job}' = asked.mark::jsonb
-RETURNING job.id, job.token"""
+WHERE id = ANY(%(ids)s) AND state = 'waiting' AND crashes = 0
+RETURNING id, token, retries, message #> '{headers,celeriac_job}'"""
 
-#: What was claimed and not begun: its message is in the queue again.
+#: What was claimed and not begun.
 UNCLAIM = """
-UPDATE celeriac_job AS job SET
-    state = 'waiting', attempts = job.attempts - 1, lease_until = NULL, published_at = now()
-FROM unnest(%s::text[], %s::bigint[]) AS claimed (id, token)
-WHERE job.id = claimed.id AND job.token = claimed.token AND job.state = 'running'"""
+UPDATE celeriac_job SET state = 'waiting', attempts = attempts - 1, lease_until = NULL
+WHERE id = ANY(%(ids)s) AND token = (%(tokens)s::jsonb ->> id)::bigint AND state = 'running'"""
 
 #: A worker died under these: they wait again, or have failed when it was once too often.
 CRASH = """
@@ -76,10 +74,9 @@ UPDATE celeriac_job SET state = 'succeeded', result = %s, finished_at = now(), l
 WHERE id = %s AND finished_at IS NULL AND (token = %s OR %s IS NULL)"""
 
 SUCCEED_MANY = """
-UPDATE celeriac_job AS job SET state = 'succeeded', result = ended.result, finished_at = now(), lease_until = NULL,
-    error = '', traceback = ''
-FROM unnest(%s::text[], %s::bigint[], %s::text[]) AS ended (id, token, result)
-WHERE job.id = ended.id AND job.token = ended.token AND job.finished_at IS NULL"""
+UPDATE celeriac_job SET state = 'succeeded', result = %(results)s::jsonb ->> id, finished_at = now(),
+    lease_until = NULL, error = '', traceback = ''
+WHERE id = ANY(%(ids)s) AND token = (%(tokens)s::jsonb ->> id)::bigint AND finished_at IS NULL"""
 
 END = """
 UPDATE celeriac_job SET state = %(state)s, error = %(error)s, traceback = %(traceback)s, finished_at = now(),
@@ -156,32 +153,33 @@ def claim_many(headers: Sequence[dict[str, Any]], worker: str) -> dict[str, int]
     """Claim the jobs of these messages before they are run one after the other; returns id -> token of those it got."""
     if settings.JOBS_MAX_CRASHES <= 1:  # one that was not even begun would have failed
         return {}
-    asked = {each["id"]: each for each in headers}.values()
+    asked = {each["id"]: each for each in headers}
     with connection.cursor() as cursor:
-        cursor.execute(
-            CLAIM_MANY,
-            {
-                "worker": worker,
-                "lease": LEASE,
-                "ids": [each["id"] for each in asked],
-                "retries": [each.get("retries") or 0 for each in asked],
-                "marks": [dumps(each[HEADER]) for each in asked],
-            },
-        )
-        return dict(cursor.fetchall())
+        cursor.execute(CLAIM_MANY, {"worker": worker, "lease": LEASE, "ids": list(asked)})
+        claimed = cursor.fetchall()
+    tokens: dict[str, int] = {}
+    of_others: dict[str, int] = {}
+    for job_id, token, retries, mark in claimed:
+        message = asked[job_id]
+        right = retries <= (message.get("retries") or 0) and loads(mark) == message[HEADER]
+        (tokens if right else of_others)[job_id] = token
+    unclaim(of_others)  # sent anew since: a later message is the one that may
+    return tokens
 
 
 def unclaim(tokens: dict[str, int]) -> None:
     """What ``claim_many`` claimed, and nobody has begun, waits again."""
     if tokens:
         with connection.cursor() as cursor:
-            cursor.execute(UNCLAIM, [list(tokens), list(tokens.values())])
+            cursor.execute(UNCLAIM, {"ids": list(tokens), "tokens": dumps(tokens)})
 
 
 def succeed_many(ends: Sequence[tuple[str, int, str]]) -> None:
     """(id, token, result) of jobs that have ended well; in the transaction that stores their results."""
+    tokens, results = ({end[0]: end[column] for end in ends} for column in (1, 2))
     with connection.cursor() as cursor:
-        cursor.execute(SUCCEED_MANY, [list(column) for column in zip(*ends, strict=True)])
+        values = {"ids": list(tokens), "tokens": dumps(tokens), "results": dumps(results)}
+        cursor.execute(SUCCEED_MANY, values)
 
 
 @patiently

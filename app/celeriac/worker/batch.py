@@ -61,6 +61,8 @@ class Batch:
         for index, message in enumerate(read):
             if not self.begin(index, began):
                 break
+            if HEADER in message["headers"] and began - self.stored_at > UNSAID:
+                self.store()
             name = message["headers"]["task"]
             shown = self.events and tasks[name].send_events and self.events.shows(began)
             if shown:
@@ -76,11 +78,10 @@ class Batch:
             began = now
             if leaving:
                 self.slot.close()  # after this one
-            if HEADER in message["headers"] and began - self.stored_at > UNSAID:
-                self.store()
         else:
             self.begin(len(messages), began)
         self.store()
+        patiently(execution.unclaim)(self.claims)  # of what the main process took away while it was being claimed
         if self.events:
             self.events.send(self.unsent)
 

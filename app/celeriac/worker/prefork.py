@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ from kombu.utils.imports import symbol_by_name
 from redis.exceptions import RedisError
 
 from celeriac import transport
-from celeriac.jobs import execution
+from celeriac.jobs import HEADER, execution
 from celeriac.jobs.request import Request as JobRequest
 from celeriac.postgres import POSTGRES_AWAY
 from celeriac.transport import Fetched
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds of work that a batch should be; messages in it, at most; and seconds after which it is settled.
 AHEAD, MOST, SLOW = 0.05, 400, 0.25
+#: Seconds that a child may take to claim its durable jobs, before it begins the first one.
+CLAIMING = 5.0
 #: Seconds between two looks at the batches that run.
 LOOK = 0.05
 #: No time limit of the pool's own: a batch has none, its tasks do.
@@ -127,10 +129,16 @@ class Batch:
     request: Request | None = None
     index: int = -1
     soft_sent: bool = False
+    #: Durable jobs that the child may be claiming while the batch is settled; it gives up the claims by itself.
+    claiming: list[Fetched] = field(default_factory=list)
     #: Whether the child is through with it; whether there are ends to be read; what the child died of.
     over: bool = False
     has_ends: bool = True
     error: Any = None
+
+    @property
+    def is_being_claimed(self) -> bool:
+        return self.slot.state() == (-1, 0) and any(HEADER in fetched.message["headers"] for fetched in self.messages)
 
 
 class Batches(bootsteps.StartStopStep):
@@ -306,7 +314,8 @@ class Batches(bootsteps.StartStopStep):
         """Settle what takes long, or could not be settled, and enforce the limits of what runs."""
         now = time.monotonic()
         for each in list(self.batches):
-            if each.over or (not each.settled and (now - each.given > SLOW or Drain.since is not None)):
+            patience = CLAIMING if each.is_being_claimed else SLOW
+            if each.over or (not each.settled and (now - each.given > patience or Drain.since is not None)):
                 self.try_to_settle(each)
             if each.request and not each.over:
                 self.limit(each, each.request, now - each.slot.since())
@@ -338,6 +347,8 @@ class Batches(bootsteps.StartStopStep):
             each.slot.stored += len(kept)
         claims = dict(itertools.chain.from_iterable(record[1].items() for record in records if record[0] == "claims"))
         execution.unclaim({task_id: claims[task_id] for task_id in map(id_of, left) if task_id in claims})
+        if not each.over and not any(record[0] == "claims" for record in records):
+            each.claiming = [fetched for fetched in left if HEADER in fetched.message["headers"]]
         each.settled = True
         if died and self.eventer and self.eventer.enabled:
             for event in itertools.chain.from_iterable(record[1] for record in records if record[0] == "events"):
@@ -350,7 +361,7 @@ class Batches(bootsteps.StartStopStep):
                 self.channel.acknowledge(fetched.tag)
         if 0 <= current < len(each.messages):
             self.begun(each, current)
-        self.put_back(left)
+        self.put_back([fetched for fetched in left if fetched not in each.claiming])
 
     def begun(self, each: Batch, index: int) -> None:
         """A task that takes long, or killed its child, becomes a request of Celery's."""
@@ -364,15 +375,23 @@ class Batches(bootsteps.StartStopStep):
         request.on_accepted(each.pid, each.slot.since())
         if not each.over:
             say_that_it_runs(request)
-        if not each.over and request.task.track_started and not request.ignore_result:
-            about = {"pid": each.pid, "hostname": self.consumer.hostname}
-            try:
-                request.task.backend._store_result(request.id, about, states.STARTED, None, request=request._context)
-            except Exception as error:
-                logger.warning("not stored that %s runs: %s", request.id, error)
+            if request.task.track_started and not request.ignore_result:
+                self.store_started(each, request)
+
+    def store_started(self, each: Batch, request: Request) -> None:
+        about = {"pid": each.pid, "hostname": self.consumer.hostname}
+        backend, seconds = request.task.backend, time.monotonic() - each.slot.since()
+        try:
+            if hasattr(backend, "store_started"):
+                backend.store_started(request.id, about, request._context, seconds)
+            else:
+                backend.store_result(request.id, about, states.STARTED, request=request._context)
+        except Exception as error:
+            logger.warning("not stored that %s runs: %s", request.id, error)
 
     def finish(self, each: Batch) -> None:
         """The task that took long has ended, or its child is dead."""
+        self.put_back(each.claiming)
         if each.index < 0:
             return
         fetched = each.messages[each.index]

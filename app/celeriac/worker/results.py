@@ -30,6 +30,9 @@ ON CONFLICT (task_id) DO UPDATE SET
     {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS[1:])},
     date_done = EXCLUDED.date_done,
     date_started = coalesce(EXCLUDED.date_started, django_celery_results_taskresult.date_started)"""  # noqa: S608
+#: The same, of a task that began so many seconds ago, and may have said more since.
+STORE_STARTED = f"""{STORE}
+WHERE django_celery_results_taskresult.date_done < now() - %s * interval '1 second'"""
 
 
 class DatabaseBackend(StockBackend):
@@ -57,6 +60,12 @@ class DatabaseBackend(StockBackend):
         latest = {row[0]: row for row in rows}.values()  # of a message that was delivered twice
         with connections[using or DEFAULT_DB_ALIAS].cursor() as cursor:
             cursor.execute(STORE, [list(column) for column in zip(*latest, strict=True)])
+
+    def store_started(self, task_id: str, about: Any, request: Any, seconds: float) -> None:
+        """That a task runs, unless it has said more since it began, ``seconds`` ago."""
+        row = self.row(task_id, about, states.STARTED, None, request)
+        with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+            cursor.execute(STORE_STARTED, [*([value] for value in row), seconds])
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Whether storing can be tried again: always, when it was the connection that failed."""
