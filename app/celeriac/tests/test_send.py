@@ -1,0 +1,168 @@
+"""A message that was prepared is Celery's own, key by key; so is the event, and so are the signals."""
+
+import json
+import logging
+from base64 import b64decode
+from contextlib import contextmanager
+
+import pytest
+from celery import signals
+from celery._state import _task_stack
+from celery.contrib.django.task import DjangoTask
+from celery.utils.saferepr import saferepr
+from django.test import override_settings
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from kombu.exceptions import OperationalError
+
+from celeriac import send
+from tests.tasks import durable, echo, work
+from tests.waiting import eventually
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.disable(logging.INFO)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def both(broker, args, kwargs):
+    """What is in the queue after Celery has sent the task, and after we have."""
+    task = echo._get_current_object()
+    for kind in (DjangoTask, type(task)):
+        kind.apply_async(task, args, kwargs, "the-id")
+        message = json.loads(broker.client.rpop("default"))
+        message["properties"].pop("delivery_tag")
+        message["body"] = b64decode(message["body"])
+        yield message
+
+
+@pytest.fixture
+def redis(app, broker):
+    with broker.connection() as connection:
+        broker.client = connection.default_channel.client
+        echo.typing, before = False, echo.typing
+        yield broker
+        echo.typing = before
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    args=st.lists(VALUES, max_size=3).map(tuple), kwargs=st.dictionaries(st.text("xyz", min_size=1), VALUES, max_size=2)
+)
+@example(args=(2**70, float("nan"), "x" * 3000), kwargs={})
+@example(args=("it's \\ \n ✓",), kwargs={"x": [1] * 500})
+def test_the_message_is_celerys(redis, args, kwargs):
+    stock, ours = both(redis, args, kwargs)
+    assert ours == stock
+
+
+def test_a_task_that_sends_one_is_its_parent(redis):
+    work.push_request(id="parent", root_id="root", called_directly=False, children=[], delivery_info={})
+    _task_stack.push(work)
+    try:
+        stock, ours = both(redis, (1,), {})
+        assert [child.id for child in work.request.children] == ["the-id", "the-id"]
+    finally:
+        _task_stack.pop()
+        work.pop_request()
+    assert ours == stock
+    assert (ours["headers"]["parent_id"], ours["headers"]["root_id"]) == ("parent", "root")
+
+
+def test_who_listens_to_the_signals_hears_of_each_and_may_change_the_headers(redis):
+    heard = []
+
+    def before(sender, headers, **kwargs):
+        headers["x"] = "changed"
+        heard.append(("before", sender, sorted(kwargs)))
+
+    def after(sender, headers, **kwargs):
+        heard.append(("after", sender, headers["x"], sorted(kwargs)))
+
+    signals.before_task_publish.connect(before)
+    signals.after_task_publish.connect(after)
+    try:
+        stock, ours = both(redis, (1,), {})
+    finally:
+        signals.before_task_publish.disconnect(before)
+        signals.after_task_publish.disconnect(after)
+    assert ours == stock
+    assert ours["headers"]["x"] == "changed"
+    assert heard[:2] == heard[2:]
+
+
+def test_the_event_is_celerys(redis):
+    with redis.connection() as connection:
+        watching = connection.default_channel.client.pubsub()
+        watching.psubscribe("*celeryev*")
+        assert len(list(both(redis, (1,), {}))) == 2
+        stock, ours = (event(eventually(lambda: watching.get_message(True, timeout=0.1))) for _ in range(2))
+        watching.close()
+    assert ours == stock
+
+
+def event(message):
+    outer = json.loads(message["data"])
+    body = json.loads(b64decode(outer.pop("body")))
+    outer["properties"].pop("delivery_tag")
+    for name in ("timestamp", "clock"):
+        assert body.pop(name)
+    return message["channel"], outer, body
+
+
+def test_many_are_sent_in_one_round_trip_and_in_their_order(redis, monkeypatch):
+    ids = echo.delay_many([[number] for number in range(2500)])
+
+    messages = [json.loads(raw) for raw in redis.client.lrange("default", 0, -1)][::-1]
+    assert [message["headers"]["id"] for message in messages] == ids
+    assert [json.loads(b64decode(message["body"]))[0] for message in messages] == [[n] for n in range(2500)]
+
+
+def test_arguments_that_the_task_does_not_take_are_refused_at_the_call(app):
+    with pytest.raises(TypeError):
+        work.delay()
+    with pytest.raises(TypeError):
+        durable.delay_many([["only one"]])
+
+
+@contextmanager
+def changed_in_the_app(app):
+    app.conf.task_always_eager = True
+    try:
+        yield
+    finally:
+        del app.conf.changes["task_always_eager"]
+
+
+def test_a_test_suite_may_run_tasks_eagerly(app):
+    assert send.sender_of(echo._get_current_object())
+    with override_settings(CELERY_TASK_ALWAYS_EAGER=True):
+        assert echo.delay(1).get() == 1
+    with changed_in_the_app(app):
+        assert echo.delay(2).get() == 2
+    assert send.sender_of(echo._get_current_object())
+
+
+def test_what_has_options_goes_celerys_way(app, redis):
+    for options in ({"countdown": 5}, {"priority": 3}, {"expires": 60}, {"link": echo.s()}, {"headers": {"x": 1}}):
+        echo.apply_async((1,), **options)
+    assert sum(redis.client.llen(key) for key in redis.client.keys("default*")) == 5
+
+
+def test_while_redis_is_away_the_call_says_so_as_celerys_does(app, broker):
+    broker.stop()
+    with pytest.raises(OperationalError):
+        echo.delay(1)
+
+
+@given(st.lists(st.integers() | st.floats() | st.booleans() | st.none(), max_size=20).map(tuple))
+def test_the_short_way_to_say_what_arguments_are_says_the_same(args):
+    assert not all(type(each) in send.PLAIN for each in args) or repr(args) == saferepr(args, 10_000)
