@@ -100,7 +100,9 @@ for t = #tags, 1, -1 do  -- so that the first of them is taken first again
     local cut = string.find(held, '\\n', 1, true)
     local message = string.sub(held, cut + 1)
     if not string.find(message, '"redelivered": ?true') then
-      message = string.gsub(message, '"delivery_info": ?{', '%0"redelivered": true, ', 1)
+      message = string.gsub(message, '"delivery_info": ?{ ?(.)', function (after)
+        return '"delivery_info": {"redelivered": true' .. (after == '}' and '}' or ', ' .. after)
+      end, 1)
     end
     redis.call(ARGV[1], string.sub(held, 1, cut - 1), message)
     redis.call('HDEL', KEYS[1], tag)

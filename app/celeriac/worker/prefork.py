@@ -102,6 +102,13 @@ class Worker(asynpool.Worker):
 class AsynPool(asynpool.AsynPool):
     Worker = Worker
 
+    def flush(self) -> None:
+        """When the connection was lost Celery forgets what no child has accepted; a batch that is written will be."""
+        for job in tuple(self._cache.values()):
+            if job._write_to is not None and getattr(job, "is_batch", False):
+                job._accepted = True
+        super().flush()
+
 
 class TaskPool(stock.TaskPool):
     Pool = AsynPool
@@ -276,6 +283,8 @@ class Batches(bootsteps.StartStopStep):
             soft_timeout=NEVER,
             timeout=NEVER,
         )
+        if each.job:
+            each.job.is_batch = True
 
     @property
     def events(self) -> bool:
