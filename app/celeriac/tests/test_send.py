@@ -78,7 +78,7 @@ def test_a_task_that_sends_one_is_its_parent(redis):
 
 
 def test_who_listens_to_the_signals_hears_of_each_and_may_change_the_headers(redis):
-    heard = []
+    heard: list[tuple] = []
 
     def before(sender, headers, **kwargs):
         headers["x"] = "changed"

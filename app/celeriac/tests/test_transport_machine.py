@@ -2,6 +2,7 @@
 Redis until it is acknowledged, by who has it, and comes out in its order."""
 
 import json
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ QUEUE = "q"
 class Machine(RuleBasedStateMachine):
     """Two workers, one of which may be killed and replaced; ``broker`` is set by the test."""
 
-    broker: object
+    broker: Any
 
     @initialize()
     def start(self):
@@ -33,7 +34,9 @@ class Machine(RuleBasedStateMachine):
         self.inbox: dict[int, list[int]] = {0: [], 1: []}
         self.held: list[dict[str, int]] = [{}, {}]
         self.untold: list[dict[str, int]] = [{}, {}]
+        #: What dead workers held, and what is in their inboxes.
         self.orphans: dict[str, int] = {}
+        self.lost_inbox: list[int] = []
         self.connections = [self.connect(), self.connect()]
         self.client = self.channel(0)._create_client()
         self.client.flushall()
@@ -113,7 +116,7 @@ class Machine(RuleBasedStateMachine):
         self.orphans |= self.held[worker] | self.untold[worker]
         self.as_process(worker)
         self.client.zadd(INBOXES, {f"{QUEUE}\n{transport.inbox_key(QUEUE)}": 0}, xx=True)
-        self.lost_inbox = [*getattr(self, "lost_inbox", []), *self.inbox[worker]]
+        self.lost_inbox = [*self.lost_inbox, *self.inbox[worker]]
         self.held[worker], self.untold[worker], self.inbox[worker] = {}, {}, []
         connection, channel = self.connections[worker]
         channel.queue_of.clear()
@@ -121,7 +124,7 @@ class Machine(RuleBasedStateMachine):
         connection.release()
         self.connections[worker] = self.connect()
 
-    @precondition(lambda self: self.orphans or getattr(self, "lost_inbox", []))
+    @precondition(lambda self: bool(self.orphans or self.lost_inbox))
     @rule(worker=st.integers(0, 1))
     def time_passes(self, worker):
         """The visibility timeout of those who are dead; who is alive renews."""
@@ -147,7 +150,7 @@ class Machine(RuleBasedStateMachine):
             json.loads(raw)["headers"]["id"] for key in (QUEUE, *inboxes) for raw in self.client.lrange(key, 0, -1)
         ]
         found += [json.loads(raw.partition(b"\n")[2])["headers"]["id"] for raw in self.client.hvals(unacked_key(QUEUE))]
-        known = [*self.waits, *self.inbox[0], *self.inbox[1], *self.orphans.values(), *getattr(self, "lost_inbox", [])]
+        known = [*self.waits, *self.inbox[0], *self.inbox[1], *self.orphans.values(), *self.lost_inbox]
         known += [each for of in (*self.held, *self.untold) for each in of.values()]
         assert sorted(found) == sorted(known)
         assert self.client.zcard(index_key(QUEUE)) == self.client.hlen(unacked_key(QUEUE))
