@@ -27,7 +27,12 @@ def main() -> int:
     arguments = sys.argv[1:]
     stock = arguments[:1] == ["stock"]
     source = install()
-    config = {} if stock else {"broker_transport": "celeriac.transport:Transport"}
+    ours = {
+        "broker_transport": "celeriac.transport:Transport",
+        "worker_consumer": "celeriac.worker.consumer:Consumer",
+        "task_acks_late": True,  # what is acknowledged before it runs goes past the batches
+    }
+    config = {} if stock else ours
     (source / "integration-tests-config.json").write_text(json.dumps(config))
     with tempfile.TemporaryDirectory(prefix="celeriac-upstream-") as folder:
         port = free_port()
@@ -35,23 +40,24 @@ def main() -> int:
         redis = subprocess.Popen([redis_server(), *options], cwd=folder, stdout=subprocess.DEVNULL)
         try:
             wait_for_port(port, redis)
-            return tests(source, port, arguments[stock:] or TESTS)
+            return tests(source, port, arguments[stock:] or TESTS, stock)
         finally:
             redis.kill()
             redis.wait()
 
 
-def tests(source: Path, port: int, arguments: list[str]) -> int:
+def tests(source: Path, port: int, arguments: list[str], stock: bool) -> int:
     address = f"redis://127.0.0.1:{port}"
     environment = os.environ | {
         "TEST_BROKER": f"{address}/0",
         "TEST_BACKEND": f"{address}/1",
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(port),
-        "PYTHONPATH": f"{ROOT / 'app'}:{source}",
+        "PYTHONPATH": f"{ROOT / 'app'}:{ROOT}:{source}:{next((ROOT / '.venv' / 'lib').glob('*/site-packages'))}",
         "PATH": f"{PYTHON.parent}:{os.environ['PATH']}",
     }
     options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:django", "--timeout", "200"]
+    options += [] if stock else ["-p", "tests.upstream.pool"]
     return subprocess.run([PYTHON, "-m", "pytest", *options, *arguments], cwd=source, env=environment).returncode
 
 

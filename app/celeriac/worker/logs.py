@@ -10,8 +10,8 @@ import structlog
 from django_structlog.celery import signals as extras
 from django_structlog.celery.receivers import CeleryReceiver
 
+from celeriac.lines import say
 from celeriac.worker import running
-from config import logs
 
 LOGGER = "celeriac.tasks"
 logger = structlog.get_logger(LOGGER)
@@ -29,7 +29,7 @@ class Receiver(CeleryReceiver):
     ) -> None:
         about = headers if headers and "id" in headers else body
         name, task_id = about.get("task"), about.get("id")
-        logs.say(LOGGER, "task_enqueued", child_task_id=task_id, child_task_name=name, routing_key=routing_key)
+        say(LOGGER, "task_enqueued", child_task_id=task_id, child_task_name=name, routing_key=routing_key)
 
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
         structlog.contextvars.clear_contextvars()
@@ -38,18 +38,18 @@ class Receiver(CeleryReceiver):
         extras.bind_extra_task_metadata.send(sender=self.receiver_task_prerun, task=task, logger=logger)
         task.request._django_structlog_started_at = time.monotonic_ns()
         if running.batch is None:
-            logs.say(LOGGER, "task_started", task=task.name)
+            say(LOGGER, "task_started", task=task.name)
 
     def receiver_task_success(self, result: Any = None, sender: Any = None, **kwargs: Any) -> None:
         extras.pre_task_succeeded.send(sender=self.receiver_task_success, logger=logger, result=result)
         milliseconds = (time.monotonic_ns() - sender.request._django_structlog_started_at) / 1e6
-        logs.say(LOGGER, "task_succeeded", task=sender.name, duration_ms=round(milliseconds))
+        say(LOGGER, "task_succeeded", task=sender.name, duration_ms=round(milliseconds))
 
 
 def say_that_it_runs(request: Any) -> None:
     """Of a task that is not quick; ``request`` is the main process's."""
     context = request.request_dict.get("__django_structlog__") or {}
-    logs.say(LOGGER, "task_started", task=request.name, task_id=request.id, **context)
+    say(LOGGER, "task_started", task=request.name, task_id=request.id, **context)
 
 
 receiver = Receiver()

@@ -265,6 +265,7 @@ class Batches(bootsteps.StartStopStep):
             and message["properties"].get("body_encoding") == "base64"
             and self.consumer.task_buckets[headers["task"]] is None
             and fetched.queue not in self.channel.never_acknowledged
+            and not signals.task_received.receivers
         )
 
     def give(self, messages: list[Fetched]) -> None:
@@ -367,6 +368,7 @@ class Batches(bootsteps.StartStopStep):
             if index in ends:
                 self.end(self.request(fetched), fetched, ends[index])
             else:
+                state.successful_requests.add(id_of(fetched))
                 self.channel.acknowledge(fetched.tag)
         if 0 <= current < len(each.messages):
             self.begun(each, current)
@@ -426,6 +428,7 @@ class Batches(bootsteps.StartStopStep):
             if end[0]:
                 self.put_back([fetched])
             else:
+                state.successful_requests.add(id_of(fetched))
                 self.channel.acknowledge(fetched.tag)
 
     def request(self, fetched: Fetched) -> Request | None:
@@ -502,5 +505,4 @@ def is_plain(task: Any) -> bool:
         task.acks_late
         and task.Strategy == "celery.worker.strategy:default"
         and symbol_by_name(task.Request) in (Request, JobRequest)
-        and not signals.task_received.receivers
     )
