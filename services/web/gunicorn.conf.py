@@ -1,5 +1,6 @@
 """gunicorn's configuration. https://docs.gunicorn.org/en/stable/settings.html"""
 
+import gc
 import os
 
 # Read here too, in gunicorn's parent: a wrong variable then stops the start in one sentence.
@@ -19,6 +20,18 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108  a heartbeat on a disk waits for the disk
 control_socket_disable = True  # on by default since 25, and an error on a read-only file system
 logconfig_dict = settings.LOGGING
+
+
+# The app is loaded once, before the processes are forked, which share its memory.
+preload_app = True
+
+
+def when_ready(server):
+    from django.urls import get_resolver
+
+    get_resolver().url_patterns  # noqa: B018 - and the views, which would be imported by each process at its first request
+    gc.collect()
+    gc.freeze()  # what is here by now is not looked through again and again, nor copied into each process
 
 
 def post_worker_init(worker):
