@@ -27,9 +27,6 @@ preload_app = True
 
 
 def when_ready(server):
-    from django.urls import get_resolver
-
-    get_resolver().url_patterns  # noqa: B018 - and the views, which would be imported by each process at its first request
     gc.collect()
     gc.freeze()  # what is here by now is not looked through again and again, nor copied into each process
 

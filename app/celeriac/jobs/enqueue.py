@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+import orjson
 from celery import Celery, current_app, current_task
 from celery.app import amqp
 from celery.app.amqp import task_message
@@ -35,9 +36,8 @@ INSERT = """
 INSERT INTO celeriac_job (id, task, queue, args, message, body, state, retries, attempts, crashes, token,
     created_at, due_at, worker, result, error, traceback)
 SELECT id, task, queue, args, message, body, 'waiting', retries, 0, 0, token, now(), due_at, '', '', '', ''
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::text[], %s::int[], %s::timestamptz[],
-    %s::bigint[])
-    AS new (id, task, queue, args, message, body, retries, due_at, token)
+FROM json_to_recordset(%s::json) AS new (id text, task text, queue text, args text, message jsonb, body text,
+    retries int, due_at timestamptz, token bigint)
 ON CONFLICT (id) DO UPDATE SET  -- its next attempt, asked for by the one that runs
     message = EXCLUDED.message, body = EXCLUDED.body, queue = EXCLUDED.queue, retries = EXCLUDED.retries,
     due_at = EXCLUDED.due_at, state = 'waiting', published_at = NULL, lease_until = NULL,
@@ -152,10 +152,10 @@ def publish_on_commit(jobs: Iterable[Any]) -> None:
 
 
 def insert(jobs: Sequence[Job]) -> set[str]:
-    columns = ("id", "task", "queue", "args", "message", "body", "retries", "due_at", "token")
-    rows = [[dumps(job.message) if name == "message" else getattr(job, name) for job in jobs] for name in columns]
+    """As one text: psycopg takes longer for arrays of texts than Postgres for all the rest."""
+    rows = [{**vars(job), "message": orjson.Fragment(dumps(job.message))} for job in jobs]
     with connection.cursor() as cursor:
-        cursor.execute(INSERT, rows)
+        cursor.execute(INSERT, [orjson.dumps(rows).decode()])
         return {pk for (pk,) in cursor.fetchall()}
 
 

@@ -1,10 +1,11 @@
 """Results in Postgres that wait for Postgres: ``CELERY_RESULT_BACKEND=django-db``, the default."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+import orjson
 from celery import states
 from celery.canvas import maybe_signature
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
@@ -25,7 +26,7 @@ COLUMNS += ("periodic_task_name", "task_name", "task_args", "task_kwargs", "work
 STORE = f"""
 INSERT INTO django_celery_results_taskresult ({", ".join(COLUMNS)}, date_created, date_done, date_started)
 SELECT *, now(), now(), CASE WHEN status = 'STARTED' THEN now() END
-FROM unnest({", ".join(["%s::text[]"] * len(COLUMNS))}) AS new ({", ".join(COLUMNS)})
+FROM json_to_recordset(%s::json) AS new ({", ".join(f"{name} text" for name in COLUMNS)})
 ON CONFLICT (task_id) DO UPDATE SET
     {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS[1:])},
     date_done = EXCLUDED.date_done,
@@ -59,13 +60,13 @@ class DatabaseBackend(StockBackend):
         """Raises what Postgres raises, and has written none of them then."""
         latest = {row[0]: row for row in rows}.values()  # of a message that was delivered twice
         with connections[using or DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(STORE, [list(column) for column in zip(*latest, strict=True)])
+            cursor.execute(STORE, [as_json(latest)])
 
     def store_started(self, task_id: str, about: Any, request: Any, seconds: float) -> None:
         """That a task runs, unless it has said more since it began, ``seconds`` ago."""
         row = self.row(task_id, about, states.STARTED, None, request)
         with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(STORE_STARTED, [*([value] for value in row), seconds])
+            cursor.execute(STORE_STARTED, [as_json([row]), seconds])
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Whether storing can be tried again: always, when it was the connection that failed."""
@@ -100,6 +101,10 @@ class DatabaseBackend(StockBackend):
             delete_in_batches(dead_chords(before))  # known by their results, so before these
             delete_in_batches(self.TaskModel.objects.filter(date_done__lt=before))
             delete_in_batches(self.GroupModel.objects.filter(date_done__lt=before))
+
+
+def as_json(rows: Iterable[tuple]) -> str:
+    return orjson.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows]).decode()
 
 
 def leaves(results: list[Any]) -> Iterator[str]:

@@ -163,16 +163,14 @@ class Bag:
     def __init__(self):
         self.messages, self.saved, self.mode = [], [], "there"
 
-    @contextmanager
-    def batch(self):
+    def send(self, by_queue):
         if self.mode == "away":
             raise RedisAwayError
-        yield None
+        jobs = [job for jobs in by_queue.values() for job in jobs]
+        self.messages += [{"task": job.task, **job.message["headers"]} for job in jobs]
         if self.mode == "slow":  # has taken them, but its answer does not come in time
             raise RedisAwayError
-
-    def send(self, producer, job):
-        self.messages.append({"task": job.task, **job.message["headers"]})
+        return [job.id for job in jobs]
 
     def suffers(self, event):
         match event:
@@ -468,8 +466,8 @@ def effects():
 
 @pytest.fixture
 def model(transactional_db, monkeypatch):
-    monkeypatch.setattr(enqueue, "publisher", lambda: bag)
-    monkeypatch.setattr(enqueue, "send", bag.send)
+    monkeypatch.setattr(enqueue, "send_alike", bag.send)
+    monkeypatch.setattr(enqueue, "send_others", lambda jobs: [job.id for job in jobs if pytest.fail("has options")])
     monkeypatch.setattr(enqueue, "REST", 0.0)
     monkeypatch.setattr(reconcile, "EVERY", 0.0)
     monkeypatch.setattr(reconcile, "ON_ITS_WAY", 0)
