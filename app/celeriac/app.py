@@ -1,5 +1,6 @@
 """The class of the Celery app: its messages, tasks and results know of durable jobs."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +8,18 @@ from celery import Celery as StockCelery
 from celery import states
 from celery.backends.redis import RedisBackend
 from django.db import transaction
+from redis.exceptions import RedisError
 
 from celeriac.jobs import execution
-from celeriac.postgres import patiently
+from celeriac.postgres import POSTGRES_AWAY, patiently
 from celeriac.tracking import PROGRESS
 from celeriac.worker import running
 from celeriac.worker.redis_results import RedisMixin
+
+logger = logging.getLogger(__name__)
+
+#: What storing results raises when its server is away; and BlockingIOError, of a lock, is an OSError.
+RESULTS_AWAY: tuple[type[Exception], ...] = (*POSTGRES_AWAY, RedisError, OSError)
 
 
 class JobsMixin:
@@ -37,8 +44,20 @@ class JobsMixin:
     def store_kept(self, kept: Sequence[tuple[str, Any]], patient: bool = False) -> None:
         """Store what a batch kept: results ("row") and ends of durable jobs ("job").
 
-        Raises what the server of one of them raises, unless it is to be ``patient``.
+        Raises what the server of one of them raises when it is away, unless it is to be ``patient``.
         """
+        try:
+            self.store_together(kept, patient)
+        except RESULTS_AWAY:
+            raise
+        except Exception as error:  # of one of them: an id longer than its column, say
+            if len(kept) == 1:
+                logger.critical("cannot be stored: %.500r (%s)", kept[0], error)
+                return
+            for each in kept:
+                self.store_kept([each], patient)
+
+    def store_together(self, kept: Sequence[tuple[str, Any]], patient: bool) -> None:
         rows, jobs = ([what for kind, what in kept if kind == wanted] for wanted in ("row", "job"))
         if rows and not getattr(self, "in_postgres", False):
             (self.store_rows if patient else self.write)(rows)  # type: ignore[attr-defined]

@@ -41,12 +41,11 @@ from celery.worker.consumer.control import Control
 from celery.worker.request import Request, create_request_cls
 from django.db import connection
 from kombu.utils.imports import symbol_by_name
-from redis.exceptions import RedisError
 
 from celeriac import transport
+from celeriac.app import RESULTS_AWAY
 from celeriac.jobs import HEADER, execution
 from celeriac.jobs.request import Request as JobRequest
-from celeriac.postgres import POSTGRES_AWAY
 from celeriac.transport import Fetched
 from celeriac.worker import batch
 from celeriac.worker.drain import Drain
@@ -66,8 +65,6 @@ LOOK = 0.05
 NEVER = 1e9
 #: Commands of remote control that look at what runs, or stop it.
 ASKS = {"active", "reserved", "query_task", "revoke", "revoke_by_stamped_headers", "terminate", "stop_jobs"}
-#: What storing results raises when its server is away; BlockingIOError, of a lock, is an OSError.
-RESULTS_AWAY: tuple[type[Exception], ...] = (*POSTGRES_AWAY, RedisError, OSError)
 
 
 class Worker(asynpool.Worker):
@@ -174,7 +171,7 @@ class Batches(bootsteps.StartStopStep):
 
     def start(self, consumer: Consumer) -> None:
         channel = consumer.task_consumer.channel
-        if not isinstance(channel, transport.Channel) or consumer.hub is None:
+        if not isinstance(channel, transport.Channel) or consumer.hub is None or counts_what_is_reserved(consumer):
             return
         if self.channel is None:
             self.free_slots = list(batch.slots)
@@ -340,6 +337,12 @@ class Batches(bootsteps.StartStopStep):
         except RESULTS_AWAY as error:  # at the next look
             logger.debug("a batch is not settled yet: %r", error)
             connection.close()
+        except Exception:  # a bug: what is not acknowledged runs again, rather than never
+            logger.exception("a batch of %d tasks cannot be settled", len(each.messages))
+            each.settled = True
+            if each.over:
+                self.forget(each)
+                self.put_back(each.messages)
 
     def settle(self, each: Batch) -> None:
         """Be done with all messages but the one that is begun. Raises BlockingIOError, or one of ``RESULTS_AWAY``."""
@@ -348,6 +351,8 @@ class Batches(bootsteps.StartStopStep):
         else:
             with each.slot.lock(wait=False):
                 current, ended = each.slot.close()
+            if current >= 0 and not each.pid:
+                raise BlockingIOError("the child's word that it has begun is still on its way")
             self.size = 1 if current >= 0 else self.size
         died = not each.over or each.error
         left = each.messages[max(ended, current + 1) :]
@@ -493,6 +498,11 @@ class Batches(bootsteps.StartStopStep):
                     request.on_timeout(True, soft)
                     os.kill(each.pid, SIG_SOFT_TIMEOUT)
                 each.soft_sent = True
+
+
+def counts_what_is_reserved(consumer: Consumer) -> bool:
+    """Whether something decides by Celery's list of reserved requests, in which batches are not."""
+    return bool(consumer.controller.autoscaler or consumer.app.conf.worker_disable_prefetch)
 
 
 def id_of(fetched: Fetched) -> str:

@@ -154,6 +154,27 @@ def stored(app, broker, backend, task_id):
     return ended and {name: what for name, what in meta.items() if name not in differ}
 
 
+def test_a_result_that_cannot_be_stored_costs_its_neighbours_nothing(broker, start_worker, notes):
+    before, after = quick(notes, 10, "before"), quick(notes, 10, "after")
+    results = broker.send_all(before)
+    broker.send(work, notes.path, "too long", task_id="x" * 300)  # for the column of ids
+    results += broker.send_all(after)
+
+    start_worker("-c", "1")
+
+    eventually(lambda: done(results) == 20)
+    eventually(lambda: left(broker) == (0, 0), 5)
+    assert Counter(Counter(notes()).values()) == {1: 42}
+
+
+def test_with_autoscaling_tasks_go_one_by_one_so_that_they_are_counted(app, broker, start_worker, notes):
+    results = broker.send_all([(work, notes.path, str(number), 0.5) for number in range(8)])
+    worker = start_worker("--autoscale", "4,1")
+
+    eventually(lambda: len(worker.children()) >= 3, 20)
+    eventually(lambda: done(results) == 8)
+
+
 def test_a_child_is_replaced_after_so_many_tasks_not_batches(broker, start_worker, notes):
     results = broker.send_all([(child, notes.path)] * 100)
 
