@@ -1,17 +1,19 @@
 """The class of the Celery app: its messages, tasks and results know of durable jobs."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from celery import Celery as StockCelery
 from celery import states
 from celery.backends.redis import RedisBackend
+from django.db import Error as DatabaseError
 from django.db import transaction
 from redis.exceptions import RedisError
 
 from celeriac.jobs import execution
-from celeriac.postgres import POSTGRES_AWAY, patiently
+from celeriac.postgres import REFUSED, not_waiting_for_locks, patiently
 from celeriac.tracking import PROGRESS
 from celeriac.worker import running
 from celeriac.worker.redis_results import RedisMixin
@@ -19,7 +21,7 @@ from celeriac.worker.redis_results import RedisMixin
 logger = logging.getLogger(__name__)
 
 #: What storing results raises when its server is away; and BlockingIOError, of a lock, is an OSError.
-RESULTS_AWAY: tuple[type[Exception], ...] = (*POSTGRES_AWAY, RedisError, OSError)
+RESULTS_AWAY: tuple[type[Exception], ...] = (DatabaseError, RedisError, OSError)
 
 
 class JobsMixin:
@@ -48,9 +50,7 @@ class JobsMixin:
         """
         try:
             self.store_together(kept, patient)
-        except RESULTS_AWAY:
-            raise
-        except Exception as error:  # of one of them: an id longer than its column, say
+        except REFUSED as error:  # of one of them: an id longer than its column, say
             if len(kept) == 1:
                 logger.critical("cannot be stored: %.500r (%s)", kept[0], error)
                 return
@@ -63,10 +63,11 @@ class JobsMixin:
             (self.store_rows if patient else self.write)(rows)  # type: ignore[attr-defined]
             rows = []
         if rows or jobs:
-            (patiently(self.store_in_postgres) if patient else self.store_in_postgres)(rows, jobs)
+            store = partial(self.store_in_postgres, rows, jobs)
+            patiently(partial(store, transaction.atomic))() if patient else store(not_waiting_for_locks)
 
-    def store_in_postgres(self, rows: list[Any], jobs: list[tuple[str, int, str]]) -> None:
-        with transaction.atomic():
+    def store_in_postgres(self, rows: list[Any], jobs: list[tuple[str, int, str]], block: Callable[[], Any]) -> None:
+        with block():
             if rows:
                 self.write(rows)  # type: ignore[attr-defined]
             if jobs:

@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 
 from celeriac.health.worker import heartbeat
 
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 #: What a query raises when its connection is refused, or was lost.
 POSTGRES_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError)
+#: What it raises for what is to be stored, whenever it is tried.
+REFUSED: tuple[type[Exception], ...] = (DataError, IntegrityError, TypeError, ValueError)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -38,3 +41,12 @@ def patiently(function: Callable[P, R]) -> Callable[P, R]:
                 time.sleep(0.5)
 
     return trying
+
+
+@contextmanager
+def not_waiting_for_locks() -> Iterator[None]:
+    """A transaction for an event loop: a row that somebody else holds is an OperationalError, soon."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '200ms'")
+        yield

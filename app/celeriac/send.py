@@ -24,6 +24,7 @@ from celery.utils.time import utcoffset
 from django.conf import settings
 from kombu import Queue
 from kombu.common import maybe_declare
+from kombu.exceptions import EncodeError
 from kombu.transport.redis import Channel
 from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
@@ -137,7 +138,15 @@ class Sender:
         """Raises one of ``BROKER_AWAY``; some of them may be in Redis then."""
         for start in range(0, len(messages), CHUNK):
             some = messages[start : start + CHUNK]
-            publish(self.app, self.queue, [(message, dumps(message.body)) for message in some], self.sent_event)
+            publish(self.app, self.queue, [(message, encoded(message)) for message in some], self.sent_event)
+
+
+def encoded(message: task_message) -> str:
+    """The body. Raises kombu's EncodeError for what is no JSON."""
+    try:
+        return dumps(message.body)
+    except Exception as error:
+        raise EncodeError(str(error)) from error
 
 
 # --- To Redis --------------------------------------------------------------------------------------------------

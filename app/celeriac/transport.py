@@ -371,7 +371,11 @@ class Channel(stock.Channel):
         return messages
 
     def deliver(self, messages: list[Fetched]) -> bool:
-        left = self.taker.take(messages) if self.taker else messages
+        left = messages
+        if self.taker:
+            left = self.taker.take(messages)
+            left, too_many = left[: self.qos.room()], left[self.qos.room() :]
+            self.restore([each.tag for each in too_many], "RPUSH")
         for number, (queue, tag, _, raw) in enumerate(left, 1):
             message = exactly(raw, tag)
             try:

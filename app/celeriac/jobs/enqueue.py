@@ -205,13 +205,27 @@ def publish(jobs: Iterable[Any]) -> int:
 
 
 def send_alike(by_queue: dict[str, list[Any]]) -> list[str]:
-    """Jobs whose messages have no options; returns their ids."""
+    """Jobs whose messages have no options; returns the ids of those that were sent."""
     app = current_app._get_current_object()
+    sent: list[str] = []
     for name, jobs in by_queue.items():
         for start in range(0, len(jobs), CHUNK):
-            messages = [(message_of(job), job.body) for job in jobs[start : start + CHUNK]]
-            send.publish(app, app.amqp.queues[name], messages, sent_event=False)
-    return [job.id for jobs in by_queue.values() for job in jobs]
+            messages = readable(jobs[start : start + CHUNK])
+            if messages:
+                send.publish(app, app.amqp.queues[name], list(messages.values()), sent_event=False)
+            sent += messages
+    return sent
+
+
+def readable(jobs: list[Any]) -> dict[str, tuple[task_message, str]]:
+    """Id -> message and body of these jobs; one that cannot be read, and never will be, has failed."""
+    messages = {}
+    for job in jobs:
+        try:
+            messages[job.id] = (message_of(job), job.body)
+        except Exception as error:
+            fail(job, error)
+    return messages
 
 
 def send_others(jobs: list[Any]) -> list[str]:

@@ -7,9 +7,11 @@ costs a round trip: results, events, the words between the child and its main pr
 import json
 import logging
 import os
+import pickle
 import time
 from base64 import b64decode
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -20,6 +22,7 @@ from celery import current_app
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.utils.json import loads
 
+from celeriac.app import RESULTS_AWAY
 from celeriac.jobs import HEADER, execution
 from celeriac.postgres import patiently
 from celeriac.worker import running
@@ -62,7 +65,8 @@ class Batch:
             if not self.begin(index, began):
                 break
             if HEADER in message["headers"] and began - self.stored_at > UNSAID:
-                self.store()
+                with suppress(*RESULTS_AWAY):  # tried again at the end
+                    self.store()
             name = message["headers"]["task"]
             shown = self.events and tasks[name].send_events and self.events.shows(began)
             if shown:
@@ -141,6 +145,7 @@ class Batch:
     def write_end(self, index: int, end: tuple[Any, Any, Any]) -> None:
         self.has_ends = True
         try:
+            pickle.loads(pickle.dumps(end))  # noqa: S301 - the main process will
             self.slot.write(("end", index, end))
         except Exception as error:  # what the task raised cannot be pickled
             try:

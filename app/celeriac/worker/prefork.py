@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from billiard.exceptions import Terminated, WorkerLostError
 from billiard.pool import EX_RECYCLE, SIG_SOFT_TIMEOUT
 from celery import bootsteps, signals, states
 from celery.concurrency import asynpool
@@ -46,6 +47,7 @@ from celeriac import transport
 from celeriac.app import RESULTS_AWAY
 from celeriac.jobs import HEADER, execution
 from celeriac.jobs.request import Request as JobRequest
+from celeriac.postgres import not_waiting_for_locks
 from celeriac.transport import Fetched
 from celeriac.worker import batch
 from celeriac.worker.drain import Drain
@@ -106,6 +108,13 @@ class AsynPool(asynpool.AsynPool):
                 job._accepted = True
         super().flush()
 
+    def on_partial_read(self, job: Any, proc: Any) -> None:
+        super().on_partial_read(job, proc)
+        if (
+            getattr(job, "is_batch", False) and job._accepted and not job._worker_pid
+        ):  # the child died before it said so
+            self.mark_as_worker_lost(job, proc.exitcode or 0)
+
 
 class TaskPool(stock.TaskPool):
     Pool = AsynPool
@@ -139,6 +148,11 @@ class Batch:
     over: bool = False
     has_ends: bool = True
     error: Any = None
+    broken: bool = False
+
+    @property
+    def child_died(self) -> bool:
+        return self.error is True or isinstance(self.error.exception, WorkerLostError | Terminated)
 
     @property
     def is_being_claimed(self) -> bool:
@@ -192,6 +206,9 @@ class Batches(bootsteps.StartStopStep):
             self.timer.cancel()
         if self.channel:
             self.channel.taker = None
+        if consumer.blueprint.state == bootsteps.CLOSE:  # the worker stops: what is not begun goes back
+            for each in list(self.batches):
+                self.try_to_settle(each)
 
     def shutdown(self, consumer: Consumer) -> None:
         """The pool is gone: what had ended is stored, and what a child still had goes back."""
@@ -226,7 +243,9 @@ class Batches(bootsteps.StartStopStep):
 
     def free_children(self) -> int:
         semaphore = self.consumer.controller.semaphore
-        busy = sum(not each.over for each in self.batches)  # a lost connection resets the semaphore
+        # Not by the semaphore alone, which a lost connection resets.
+        running = [each for each in self.batches if not each.over]
+        busy = len(running) + len(set(state.active_requests) - {each.request for each in running})
         return max(0, min(semaphore.value, self.consumer.pool.num_processes - busy, len(self.free_slots)))
 
     def room(self) -> int:
@@ -241,6 +260,8 @@ class Batches(bootsteps.StartStopStep):
             (mine if self.may_take(each) else left).append(each)
         if not (free := self.free_children()):
             return fetched
+        if len(left) > len(mine):
+            self.size = 1  # so many are not wanted
         share = math.ceil(len(mine) / free)
         for start in range(0, len(mine), share or 1):
             self.give(mine[start : start + share])
@@ -331,7 +352,7 @@ class Batches(bootsteps.StartStopStep):
         try:
             if not each.settled:
                 self.settle(each)
-            if each.over:
+            if each.over and not each.broken:
                 self.forget(each)
                 self.finish(each)
         except RESULTS_AWAY as error:  # at the next look
@@ -339,10 +360,12 @@ class Batches(bootsteps.StartStopStep):
             connection.close()
         except Exception:  # a bug: what is not acknowledged runs again, rather than never
             logger.exception("a batch of %d tasks cannot be settled", len(each.messages))
-            each.settled = True
-            if each.over:
-                self.forget(each)
-                self.put_back(each.messages)
+            each.settled = each.broken = True
+        if each.over and each.broken:
+            self.forget(each)
+            self.put_back(each.messages)
+            if each.request:
+                state.task_ready(each.request)
 
     def settle(self, each: Batch) -> None:
         """Be done with all messages but the one that is begun. Raises BlockingIOError, or one of ``RESULTS_AWAY``."""
@@ -354,15 +377,20 @@ class Batches(bootsteps.StartStopStep):
             if current >= 0 and not each.pid:
                 raise BlockingIOError("the child's word that it has begun is still on its way")
             self.size = 1 if current >= 0 else self.size
+        if each.over and each.error and not each.child_died:
+            current = -1  # it is not the task that failed
         died = not each.over or each.error
         left = each.messages[max(ended, current + 1) :]
         records = each.slot.read() if died or each.has_ends or left else []
-        if died and (kept := [record for record in records if record[0] in ("row", "job")][each.slot.stored :]):
+        stored = each.slot.stored  # the child may store, too
+        if died and (kept := [record for record in records if record[0] in ("row", "job")][stored:]):
             self.consumer.app.backend.store_kept(kept)
-            each.slot.stored += len(kept)
+            each.slot.stored = max(each.slot.stored, stored + len(kept))
         claims = dict(itertools.chain.from_iterable(record[1].items() for record in records if record[0] == "claims"))
-        execution.unclaim({task_id: claims[task_id] for task_id in map(id_of, left) if task_id in claims})
-        if not each.over and not any(record[0] == "claims" for record in records):
+        if given_up := {task_id: claims[task_id] for task_id in map(id_of, left) if task_id in claims}:
+            with not_waiting_for_locks():
+                execution.unclaim(given_up)
+        if not each.over and (current, ended) == (-1, 0) and not any(record[0] == "claims" for record in records):
             each.claiming = [fetched for fetched in left if HEADER in fetched.message["headers"]]
         each.settled = True
         if died and self.eventer and self.eventer.enabled:

@@ -17,7 +17,7 @@ from django_celery_results.models import ChordCounter
 
 from celeriac.cleanup import delete_in_batches, expired_before
 from celeriac.health.worker import heartbeat
-from celeriac.postgres import POSTGRES_AWAY
+from celeriac.postgres import POSTGRES_AWAY, not_waiting_for_locks
 
 COLUMNS: tuple[str, ...] = ("task_id", "status", "result", "traceback", "meta", "content_type", "content_encoding")
 COLUMNS += ("periodic_task_name", "task_name", "task_args", "task_kwargs", "worker")
@@ -65,8 +65,9 @@ class DatabaseBackend(StockBackend):
     def store_started(self, task_id: str, about: Any, request: Any, seconds: float) -> None:
         """That a task runs, unless it has said more since it began, ``seconds`` ago."""
         row = self.row(task_id, about, states.STARTED, None, request)
-        with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-            cursor.execute(STORE_STARTED, [as_json([row]), seconds])
+        # The task may have said more in a transaction that is open, and this statement may arrive late.
+        with not_waiting_for_locks(), connection.cursor() as cursor:
+            cursor.execute(STORE_STARTED, [as_json([row]), seconds + 5])
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
         """Whether storing can be tried again: always, when it was the connection that failed."""

@@ -29,7 +29,7 @@ class Task(DjangoTask):
 
     def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
         """Celery's; what has no options of its own is sent from what is prepared for the task."""
-        sender = None if any(options.values()) else send.sender_of(self)
+        sender = None if has_some(options) else send.sender_of(self)
         if sender is None or not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, dict):
             return super().apply_async(args, kwargs, task_id, **options)
         task_id = task_id or uuid()
@@ -62,7 +62,7 @@ class Task(DjangoTask):
 
     def delay_many(self, arguments: Iterable[Sequence[Any]], **options: Any) -> list[str]:
         """``apply_async(args, **options)`` for each, as one statement and one round trip; returns the ids."""
-        sender = None if any(options.values()) else send.sender_of(self)
+        sender = None if has_some(options) else send.sender_of(self)
         if sender is None:
             with together():
                 return [self.apply_async(args, **options).id for args in arguments]
@@ -89,6 +89,10 @@ class Task(DjangoTask):
             return super().retry(*args, **kwargs)
         except Reject as rejected:  # celery/app/task.py: `except Exception: raise Reject(exc, requeue=False)`
             raise Reject(rejected.reason, requeue=True) from rejected
+
+
+def has_some(options: dict[str, Any]) -> bool:
+    return any(value is not None for value in options.values())
 
 
 def call_job(self: Task, *args: Any, **kwargs: Any) -> Any:
