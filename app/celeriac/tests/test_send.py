@@ -13,7 +13,7 @@ from celery.utils.saferepr import saferepr
 from django.test import override_settings
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from kombu.exceptions import OperationalError
+from kombu.exceptions import EncodeError, OperationalError
 
 from celeriac import send
 from tests.tasks import durable, echo, work
@@ -155,6 +155,19 @@ def test_what_has_options_goes_celerys_way(app, redis):
     for options in ({"countdown": 5}, {"priority": 3}, {"expires": 60}, {"link": echo.s()}, {"headers": {"x": 1}}):
         echo.apply_async((1,), **options)
     assert sum(redis.client.llen(key) for key in redis.client.keys("default*")) == 5
+
+
+def test_an_option_that_says_no_is_one(app, redis, monkeypatch):
+    monkeypatch.setattr(echo._get_current_object(), "ignore_result", True)
+    echo.apply_async((1,), ignore_result=False)
+    echo.delay(1)
+    asked, usual = (json.loads(raw)["headers"]["ignore_result"] for raw in redis.client.lrange("default", 0, -1)[::-1])
+    assert (asked, usual) == (False, True)
+
+
+def test_an_argument_that_is_no_json_is_refused_as_celery_does(app, redis):
+    with pytest.raises(EncodeError):
+        echo.delay(object())
 
 
 def test_while_redis_is_away_the_call_says_so_as_celerys_does(app, broker):

@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+from django.db import transaction
 from django_celery_results.models import TaskResult
 
 from celeriac.models import Job
@@ -66,3 +67,15 @@ def test_jobs_of_a_worker_that_was_killed_are_not_blamed_for_it_twice(app, start
 
     eventually(lambda: reconcile() or jobs.filter(state="succeeded").count() == 2000, 60)
     assert not jobs.filter(state="failed").exists()
+
+
+def test_a_job_whose_arguments_cannot_be_read_fails_alone(app, start_worker, reconcile, notes):
+    """kombu writes such a thing, and does not read it."""
+    with transaction.atomic():
+        unreadable = durable.delay(notes.path, {"__type__": "unknown", "__value__": 1})
+        other = durable.delay(notes.path, "other")
+    start_worker("-c", "1")
+
+    eventually(lambda: reconcile() or Job.objects.get(id=other.id).state == "succeeded")
+    job = Job.objects.get(id=unreadable.id)
+    assert (job.state, "unknown" in job.error) == ("failed", True)
