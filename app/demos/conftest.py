@@ -4,9 +4,9 @@ import pytest
 from celery import current_app
 from django.core.cache import cache
 
-from celeriac.conftest import broker, notes, plain_static_files, sign_in, start_worker  # noqa: F401
+from celeriac.conftest import app, broker, notes, plain_static_files, sign_in, start_worker  # noqa: F401
 from celeriac.jobs import enqueue
-from celeriac.jobs.tests.conftest import app, ended, reconcile  # noqa: F401
+from celeriac.jobs.tests.conftest import ended, reconcile  # noqa: F401
 from demo.servers import free_port
 
 

@@ -30,10 +30,11 @@ FROM json_to_recordset(%s::json) AS new ({", ".join(f"{name} text" for name in C
 ON CONFLICT (task_id) DO UPDATE SET
     {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS[1:])},
     date_done = EXCLUDED.date_done,
-    date_started = coalesce(EXCLUDED.date_started, django_celery_results_taskresult.date_started)"""  # noqa: S608
+    date_started = coalesce(EXCLUDED.date_started, django_celery_results_taskresult.date_started)
+WHERE NOT (EXCLUDED.status = 'RETRY' AND django_celery_results_taskresult.status = 'SUCCESS')"""  # noqa: S608
+# That: the next attempt may have ended before this one has said that there is to be one.
 #: The same, of a task that began so many seconds ago, and may have said more since.
-STORE_STARTED = f"""{STORE}
-WHERE django_celery_results_taskresult.date_done < now() - %s * interval '1 second'"""
+STORE_STARTED = f"{STORE} AND django_celery_results_taskresult.date_done < now() - %s * interval '1 second'"
 
 
 class DatabaseBackend(StockBackend):

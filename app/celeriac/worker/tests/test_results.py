@@ -79,3 +79,22 @@ def test_one_statement_stores_a_result():
         ) as queries:
             DatabaseBackend(app=current_app)._store_result("a", 1, states.SUCCESS, request=REQUEST)
         assert len(queries) == 1
+
+
+@pytest.mark.parametrize(("first", "then", "shown"), [("SUCCESS", "RETRY", "SUCCESS"), ("RETRY", "FAILURE", "FAILURE")])
+def test_an_attempt_that_is_slow_to_say_that_there_is_another_one_does_not_hide_its_end(first, then, shown):
+    store = DatabaseBackend(app=current_app)
+    for status in (first, then):
+        store._store_result("a", None, status, request=REQUEST)
+
+    assert TaskResult.objects.get(task_id="a").status == shown
+
+
+@pytest.mark.parametrize(("age", "shown"), [(0.3, "FAILURE"), (-60, "STARTED")])
+def test_that_a_task_runs_is_not_stored_over_what_it_said_since_it_began(age, shown):
+    """A row of an attempt before is older than that."""
+    store = DatabaseBackend(app=current_app)
+    store._store_result("a", None, "FAILURE", request=REQUEST)
+    store.store_started("a", {"pid": 1}, REQUEST, age)
+
+    assert TaskResult.objects.get(task_id="a").status == shown
