@@ -33,6 +33,7 @@ class Events:
         self.may_show, self.counted_at = float(SHOWN), time.monotonic()
         #: Tasks that are not shown: since the last events were sent, and in this minute.
         self.hidden, self.hidden_in_minute, self.minute = 0, 0, 0
+        self.summed_up_at = 0.0
 
     def shows(self, now: float) -> bool:
         """Whether the next task's events are sent."""
@@ -46,7 +47,9 @@ class Events:
 
     def send(self, events: list[Event]) -> None:
         """In one message. While Redis is away nobody watches: they are dropped."""
-        if self.hidden:
+        now = time.monotonic()
+        if self.hidden and now - self.summed_up_at > 1:
+            self.summed_up_at = now
             events = [*events, *self.summary()]
         if not events:
             return
