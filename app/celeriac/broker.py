@@ -29,6 +29,8 @@ class Publisher:
         """``options`` are laid over ``broker_transport_options``."""
         self.app, self.batch_class, self.options = app, batch, options
         self.connection: Connection | None = None
+        #: Names of queues that were declared through it.
+        self.declared: set[str] = set()
 
     @contextmanager
     def batch(self) -> Iterator[Producer]:
@@ -49,6 +51,7 @@ class Publisher:
         if self.connection:
             self.connection.release()
             self.connection = None
+            self.declared.clear()
 
     def _producer(self) -> Producer:
         if self.connection is None:

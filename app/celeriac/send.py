@@ -174,8 +174,11 @@ def publish(app: Celery, queue: Queue, messages: Sequence[tuple[task_message, st
 
 @contextmanager
 def connected(app: Celery, queue: Queue) -> Iterator[Channel]:
-    with publisher(app).producing() as producer:
-        maybe_declare(queue, producer.channel)
+    mine = publisher(app)
+    with mine.producing() as producer:
+        if queue.name not in mine.declared:
+            maybe_declare(queue, producer.channel)
+            mine.declared.add(queue.name)
         yield producer.channel
 
 
