@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery
 from kombu import Connection, Producer
 from kombu.exceptions import BatchPublishError, KombuError
-from kombu.transport.redis import PublishBatch
+from kombu.transport.redis import Channel, PublishBatch
 from redis.exceptions import RedisError
 
 #: What sending raises when Redis is away, full, or too slow to answer; the last when it keeps the results, too.
@@ -41,8 +41,16 @@ class Publisher:
     @contextmanager
     def producing(self) -> Iterator[Producer]:
         """A producer. Raises one of ``BROKER_AWAY``."""
+        with self.connected() as channel:
+            yield self.app.amqp.Producer(channel, auto_declare=False)
+
+    @contextmanager
+    def connected(self) -> Iterator[Channel]:
+        """What it sends through. Raises one of ``BROKER_AWAY``."""
         try:
-            yield self._producer()
+            if self.connection is None:
+                self._connect()
+            yield self.channel
         except BROKER_AWAY:
             self.close()
             raise
@@ -53,14 +61,12 @@ class Publisher:
             self.connection = None
             self.declared.clear()
 
-    def _producer(self) -> Producer:
-        if self.connection is None:
-            self.connection = self.app.connection_for_write(transport_options=self.options)
-            # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
-            self.connection.ensure_connection(max_retries=1, interval_start=0)
-            self.channel = self.connection.channel()
-            self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
-        return self.app.amqp.Producer(self.channel, auto_declare=False)
+    def _connect(self) -> None:
+        self.connection = self.app.connection_for_write(transport_options=self.options)
+        # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
+        self.connection.ensure_connection(max_retries=1, interval_start=0)
+        self.channel = self.connection.channel()
+        self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
 
 
 def publisher(app: Celery) -> Publisher:

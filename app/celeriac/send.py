@@ -175,11 +175,11 @@ def publish(app: Celery, queue: Queue, messages: Sequence[tuple[task_message, st
 @contextmanager
 def connected(app: Celery, queue: Queue) -> Iterator[Channel]:
     mine = publisher(app)
-    with mine.producing() as producer:
+    with mine.connected() as channel:
         if queue.name not in mine.declared:
-            maybe_declare(queue, producer.channel)
+            maybe_declare(queue, channel)
             mine.declared.add(queue.name)
-        yield producer.channel
+        yield channel
 
 
 def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes:
