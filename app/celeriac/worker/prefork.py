@@ -152,7 +152,8 @@ class Batch:
 
     @property
     def child_died(self) -> bool:
-        return self.error is True or isinstance(self.error.exception, WorkerLostError | Terminated)
+        error = getattr(self.error, "exception", self.error)
+        return error is True or isinstance(getattr(error, "exc", error), WorkerLostError | Terminated)
 
     @property
     def is_being_claimed(self) -> bool:
