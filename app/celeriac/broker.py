@@ -14,8 +14,6 @@ from redis.exceptions import RedisError
 
 #: What sending raises when Redis is away, full, or too slow to answer; the last when it keeps the results, too.
 BROKER_AWAY: tuple[type[Exception], ...] = (KombuError, RedisError, BatchPublishError, OSError)
-
-
 #: Seconds that a caller waits for Redis at most.
 PATIENCE = 1.0
 

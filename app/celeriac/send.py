@@ -160,7 +160,8 @@ def publish(app: Celery, queue: Queue, messages: Sequence[tuple[task_message, st
         with client.pipeline(transaction=False) as pipe:
             pipe.lpush(queue.name, *raw)
             if sent_event:
-                add_event(app, queue, channel, pipe, [message.headers for message, _ in messages])
+                events = sent_events(queue, [message.headers for message, _ in messages])
+                send_events(app, channel, pipe, origin(os.getpid()), events)
             pipe.execute()
     for message, _ in messages:
         signals.after_task_publish.send(
@@ -212,15 +213,13 @@ def envelope(body: str, headers: dict[str, Any], properties: dict[str, Any], exc
     return dumps(whole).encode()
 
 
-def add_event(app: Celery, queue: Queue, channel: Channel, pipe: Any, sent: list[dict[str, Any]]) -> None:
-    """``task-sent`` of all of them, in one message."""
-    hostname = origin(os.getpid())
-    common = {"hostname": hostname, "utcoffset": utcoffset(), "pid": os.getpid(), "type": "task-sent"}
-    common |= {"queue": queue.name, "exchange": "", "routing_key": queue.name, "timestamp": time.time()}
-    events = [
+def sent_events(queue: Queue, headers_of: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``task-sent``, as Celery says it."""
+    common: dict[str, Any] = {"type": "task-sent", "queue": queue.name, "exchange": "", "routing_key": queue.name}
+    common |= {"timestamp": time.time(), "eta": None, "expires": None}
+    return [
         {
             **common,
-            "clock": app.clock.forward(),
             "uuid": headers["id"],
             "root_id": headers["root_id"],
             "parent_id": headers["parent_id"],
@@ -228,16 +227,21 @@ def add_event(app: Celery, queue: Queue, channel: Channel, pipe: Any, sent: list
             "args": headers["argsrepr"],
             "kwargs": headers["kwargsrepr"],
             "retries": headers["retries"],
-            "eta": None,
-            "expires": None,
         }
-        for headers in sent
+        for headers in headers_of
     ]
-    exchange, key = setting(app, "event_exchange"), "task.sent" if len(events) == 1 else "task.multi"
-    body = orjson.dumps(events if len(events) > 1 else events[0]).decode()
+
+
+def send_events(app: Celery, channel: Channel, client: Any, hostname: str, events: list[dict[str, Any]]) -> None:
+    """In one message, of the node ``hostname``. ``client`` may be a pipeline."""
+    common = {"hostname": hostname, "utcoffset": utcoffset(), "pid": os.getpid()}
+    whole = [{**common, "clock": app.clock.forward(), **event} for event in events]
+    alone = len(whole) == 1
+    exchange, key = setting(app, "event_exchange"), events[0]["type"].replace("-", ".") if alone else "task.multi"
+    body = orjson.dumps(whole[0] if alone else whole).decode()
     raw = envelope(body, {"hostname": hostname}, {"delivery_mode": 1}, exchange, key)
     for topic in channel._get_publish_topics(exchange, key):
-        pipe.publish(topic, raw)
+        client.publish(topic, raw)
 
 
 @cache

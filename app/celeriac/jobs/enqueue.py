@@ -195,7 +195,7 @@ def publish(jobs: Iterable[Any]) -> int:
     alike: dict[str, list[Any]] = {}
     others: list[Any] = []
     for job in jobs:
-        options = {name: value for name, value in job.message["options"].items() if value is not None}
+        options = options_of(job)
         direct = options.keys() == {"queue"} and is_direct(current_app.amqp.queues.get(options["queue"]))
         (alike.setdefault(options["queue"], []) if direct else others).append(job)
     sent = send_alike(alike) + send_others(others)
@@ -251,8 +251,11 @@ def message_of(job: Any) -> task_message:
 def send_one(producer: Any, job: Any) -> None:
     """Put one job's message into the producer's batch."""
     message = message_of(job)
-    options = {key: value for key, value in job.message["options"].items() if value is not None}
-    current_app.amqp.publish_task_message(producer, job.task, message, retry=False, **options)
+    current_app.amqp.publish_task_message(producer, job.task, message, retry=False, **options_of(job))
+
+
+def options_of(job: Any) -> dict[str, Any]:
+    return {name: value for name, value in job.message["options"].items() if value is not None}
 
 
 def fail(job: Any, error: Exception) -> None:

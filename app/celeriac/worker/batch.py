@@ -27,14 +27,14 @@ from celeriac.jobs import HEADER, execution
 from celeriac.postgres import patiently
 from celeriac.worker import running
 from celeriac.worker.events import Event, Events, received, started, succeeded
-from celeriac.worker.slots import Slot, Slots
+from celeriac.worker.slots import Slot
 
 logger = logging.getLogger(__name__)
 
 #: Seconds of durable jobs that have ended and are not written down: they run again when the worker is killed.
 UNSAID = 0.01
 #: Made by the pool before it forks.
-slots: Slots | tuple[()] = ()
+slots: Sequence[Slot] = ()
 #: Tasks that this child ran, beyond one for each job of the pool; and whether one of them wants it to end.
 more_than_jobs, leaving = 0, False
 

@@ -9,12 +9,10 @@ import os
 import time
 from typing import Any
 
-import orjson
 from celery import current_app
-from celery.events.event import get_exchange
-from celery.utils.time import utcoffset
 
 from celeriac.broker import BROKER_AWAY, Publisher
+from celeriac.send import send_events
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ class Events:
     def __init__(self, hostname: str) -> None:
         self.app = current_app._get_current_object()
         self.publisher = Publisher(self.app)
-        self.common = {"hostname": hostname, "pid": os.getpid(), "utcoffset": utcoffset()}
+        self.hostname = hostname
         self.may_show, self.counted_at = float(SHOWN), time.monotonic()
         #: Tasks that are not shown: since the last events were sent, and in this minute.
         self.hidden, self.hidden_in_minute, self.minute = 0, 0, 0
@@ -53,21 +51,9 @@ class Events:
             events = [*events, *self.summary()]
         if not events:
             return
-        body = orjson.dumps([{**self.common, "clock": self.app.clock.forward(), **event} for event in events])
         try:
-            with self.publisher.producing() as producer:
-                exchange = get_exchange(self.publisher.connection, name=self.app.conf.event_exchange)
-                producer.publish(
-                    body.decode(),
-                    exchange=exchange.name,
-                    declare=[exchange],
-                    routing_key="task.multi",
-                    content_type="application/json",
-                    content_encoding="utf-8",
-                    headers={"hostname": self.common["hostname"]},
-                    delivery_mode=1,
-                    retry=False,
-                )
+            with self.publisher.connected() as channel:
+                send_events(self.app, channel, channel._create_client(), self.hostname, events)
         except BROKER_AWAY as error:
             logger.debug("%d events are dropped: %s", len(events), error)
 
@@ -78,7 +64,7 @@ class Events:
             self.minute, self.hidden_in_minute = minute, 0
         self.hidden_in_minute += self.hidden
         self.hidden = 0
-        uuid, count = f"not-shown-{self.common['pid']}-{minute}", f"{self.hidden_in_minute:,} tasks"
+        uuid, count = f"not-shown-{os.getpid()}-{minute}", f"{self.hidden_in_minute:,} tasks"
         about = {"id": uuid, "task": f"(not shown: more than {SHOWN} a second)", "argsrepr": count, "kwargsrepr": "{}"}
         return [received(about), succeeded(uuid, count, 0.0)]
 

@@ -53,7 +53,7 @@ from celeriac.worker import batch
 from celeriac.worker.drain import Drain
 from celeriac.worker.events import received
 from celeriac.worker.logs import say_that_it_runs
-from celeriac.worker.slots import Slot, Slots
+from celeriac.worker.slots import Slot, make_slots
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,8 @@ class AsynPool(asynpool.AsynPool):
 
     def on_partial_read(self, job: Any, proc: Any) -> None:
         super().on_partial_read(job, proc)
-        if (
-            getattr(job, "is_batch", False) and job._accepted and not job._worker_pid
-        ):  # the child died before it said so
+        # Accepted by ``flush``, and the child died before it said so itself.
+        if getattr(job, "is_batch", False) and job._accepted and not job._worker_pid:
             self.mark_as_worker_lost(job, proc.exitcode or 0)
 
 
@@ -120,7 +119,7 @@ class TaskPool(stock.TaskPool):
     Pool = AsynPool
 
     def on_start(self) -> None:
-        batch.slots = Slots(max(64, 4 * self.limit))
+        batch.slots = make_slots(max(64, 4 * self.limit))
         gc.collect()
         gc.freeze()  # what is here by now is not looked through again and again, nor copied into each child
         super().on_start()
@@ -132,9 +131,8 @@ class Batch:
 
     slot: Slot
     messages: list[Fetched]
-    #: When it was given to the pool, and when the child with this pid took it; on the monotonic clock.
+    #: When it was given to the pool, on the monotonic clock; and the child that took it.
     given: float
-    began: float = math.inf
     pid: int = 0
     job: Any = None
     #: Whether all but ``request``, of the message ``index``, are done with.
@@ -148,6 +146,7 @@ class Batch:
     over: bool = False
     has_ends: bool = True
     error: Any = None
+    #: Whether to settle it failed, by a bug.
     broken: bool = False
 
     @property
@@ -155,9 +154,9 @@ class Batch:
         error = getattr(self.error, "exception", self.error)
         return error is True or isinstance(getattr(error, "exc", error), WorkerLostError | Terminated)
 
-    @property
-    def is_being_claimed(self) -> bool:
-        return self.slot.state() == (-1, 0) and any(HEADER in fetched.message["headers"] for fetched in self.messages)
+    def is_late(self, now: float) -> bool:
+        being_claimed = self.slot.state() == (-1, 0) and any(map(is_durable, self.messages))
+        return now - self.given > (CLAIMING if being_claimed else SLOW)
 
 
 class Batches(bootsteps.StartStopStep):
@@ -314,7 +313,7 @@ class Batches(bootsteps.StartStopStep):
     # --- What becomes of them --------------------------------------------------------------------------------
 
     def on_accepted(self, each: Batch, pid: int, when: float) -> None:
-        each.pid, each.began = pid, when
+        each.pid = pid
 
     def on_done(self, each: Batch, said: tuple[dict[str, tuple[int, float]], bool]) -> None:
         seconds, each.has_ends = said
@@ -343,8 +342,7 @@ class Batches(bootsteps.StartStopStep):
         """Settle what takes long, or could not be settled, and enforce the limits of what runs."""
         now = time.monotonic()
         for each in list(self.batches):
-            patience = CLAIMING if each.is_being_claimed else SLOW
-            if each.over or (not each.settled and (now - each.given > patience or Drain.since is not None)):
+            if each.over or (not each.settled and (each.is_late(now) or Drain.since is not None)):
                 self.try_to_settle(each)
             if each.request and not each.over:
                 self.limit(each, each.request, now - each.slot.since())
@@ -370,43 +368,56 @@ class Batches(bootsteps.StartStopStep):
 
     def settle(self, each: Batch) -> None:
         """Be done with all messages but the one that is begun. Raises BlockingIOError, or one of ``RESULTS_AWAY``."""
-        if each.over:
-            current, ended = each.slot.state()
-        else:
-            with each.slot.lock(wait=False):
-                current, ended = each.slot.close()
-            if current >= 0 and not each.pid:
-                raise BlockingIOError("the child's word that it has begun is still on its way")
-            self.size = 1 if current >= 0 else self.size
-        if each.over and each.error and not each.child_died:
-            current = -1  # it is not the task that failed
-        died = not each.over or each.error
+        current, ended = self.close(each)
         left = each.messages[max(ended, current + 1) :]
+        died = not each.over or each.error
         records = each.slot.read() if died or each.has_ends or left else []
-        stored = each.slot.stored  # the child may store, too
-        if died and (kept := [record for record in records if record[0] in ("row", "job")][stored:]):
-            self.consumer.app.backend.store_kept(kept)
-            each.slot.stored = max(each.slot.stored, stored + len(kept))
-        claims = dict(itertools.chain.from_iterable(record[1].items() for record in records if record[0] == "claims"))
-        if given_up := {task_id: claims[task_id] for task_id in map(id_of, left) if task_id in claims}:
-            with not_waiting_for_locks():
-                execution.unclaim(given_up)
-        if not each.over and (current, ended) == (-1, 0) and not any(record[0] == "claims" for record in records):
-            each.claiming = [fetched for fetched in left if HEADER in fetched.message["headers"]]
+        if died:
+            self.store(each, records)
+        self.give_up(each, left, records, begun=(current, ended) != (-1, 0))
         each.settled = True
-        if died and self.eventer and self.eventer.enabled:
-            for event in itertools.chain.from_iterable(record[1] for record in records if record[0] == "events"):
-                self.eventer.send(event.pop("type"), **event)
-        ends = {record[1]: record[2] for record in records if record[0] == "end"}
+        if died and self.events:
+            for event in itertools.chain.from_iterable(events for (events,) in of(records, "events")):
+                self.eventer.send(**event)
+        ends = dict(of(records, "end"))
         for index, fetched in enumerate(each.messages[:ended]):
             if index in ends:
                 self.end(self.request(fetched), fetched, ends[index])
             else:
-                state.successful_requests.add(id_of(fetched))
-                self.channel.acknowledge(fetched.tag)
-        if 0 <= current < len(each.messages):
+                self.succeeded(fetched)
+        if current >= 0:
             self.begun(each, current)
         self.put_back([fetched for fetched in left if fetched not in each.claiming])
+
+    def close(self, each: Batch) -> tuple[int, int]:
+        """Let the child begin nothing more. Returns the message whose task runs, or ran when it died, or -1; and how
+        many have ended."""
+        if each.over:
+            current, ended = each.slot.state()
+            return (current if not each.error or each.child_died else -1), ended  # else no task is what failed
+        with each.slot.lock(wait=False):
+            current, ended = each.slot.close()
+        if current >= 0 and not each.pid:
+            raise BlockingIOError("the child's word that it has begun is still on its way")
+        self.size = 1 if current >= 0 else self.size
+        return current, ended
+
+    def store(self, each: Batch, records: list[Any]) -> None:
+        """What the child kept, and may store itself meanwhile."""
+        stored = each.slot.stored
+        if kept := [record for record in records if record[0] in ("row", "job")][stored:]:
+            self.consumer.app.backend.store_kept(kept)
+            each.slot.stored = max(each.slot.stored, stored + len(kept))
+
+    def give_up(self, each: Batch, left: list[Fetched], records: list[Any], begun: bool) -> None:
+        """The claims of durable jobs that were not begun; or leave it to the child, which is about to make them."""
+        made = of(records, "claims")  # once, or not yet
+        claims = made[0][0] if made else {}
+        if given_up := {task_id: claims[task_id] for task_id in map(id_of, left) if task_id in claims}:
+            with not_waiting_for_locks():
+                execution.unclaim(given_up)
+        if not each.over and not begun and not made:
+            each.claiming = list(filter(is_durable, left))
 
     def begun(self, each: Batch, index: int) -> None:
         """A task that takes long, or killed its child, becomes a request of Celery's."""
@@ -415,8 +426,8 @@ class Batches(bootsteps.StartStopStep):
         if request is None:
             return
         state.task_reserved(request)
-        about = received(request.request_dict)
-        request.send_event(about.pop("type"), **{key: value for key, value in about.items() if key != "uuid"})
+        if self.events and request.task.send_events:
+            self.eventer.send(**received(request.request_dict))
         request.on_accepted(each.pid, each.slot.since())
         if not each.over:
             say_that_it_runs(request)
@@ -443,8 +454,7 @@ class Batches(bootsteps.StartStopStep):
         if each.error:
             end = (2, each.error, None)
         else:
-            ends = [record[2] for record in each.slot.read() if record[:2] == ("end", each.index)]
-            end = ends[-1] if ends else (0, None, None)
+            end = dict(of(each.slot.read(), "end")).get(each.index, (0, None, None))
         self.end(each.request, fetched, end)
 
     def end(self, request: Request | None, fetched: Fetched, end: tuple[int, Any, Any]) -> None:
@@ -462,8 +472,11 @@ class Batches(bootsteps.StartStopStep):
             if end[0]:
                 self.put_back([fetched])
             else:
-                state.successful_requests.add(id_of(fetched))
-                self.channel.acknowledge(fetched.tag)
+                self.succeeded(fetched)
+
+    def succeeded(self, fetched: Fetched) -> None:
+        state.successful_requests.add(id_of(fetched))
+        self.channel.acknowledge(fetched.tag)
 
     def request(self, fetched: Fetched) -> Request | None:
         """Celery's request; none for a message that says nothing."""
@@ -536,6 +549,15 @@ def counts_what_is_reserved(consumer: Consumer) -> bool:
 
 def id_of(fetched: Fetched) -> str:
     return fetched.message["headers"]["id"]
+
+
+def of(records: list[Any], kind: str) -> list[Any]:
+    """What the child wrote down of this kind, without the kind."""
+    return [record[1:] for record in records if record[0] == kind]
+
+
+def is_durable(fetched: Fetched) -> bool:
+    return HEADER in fetched.message["headers"]
 
 
 def is_plain(task: Any) -> bool:

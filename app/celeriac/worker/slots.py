@@ -20,20 +20,12 @@ from typing import Any
 WIDTH, LIMIT, CURRENT, ENDED, STORED, SINCE = 8, 0, 1, 2, 3, 4
 
 
-class Slots:
-    """Made before the children are forked."""
-
-    def __init__(self, count: int) -> None:
-        memory = memoryview(mmap.mmap(-1, count * WIDTH * 8))
-        numbers, times = memory.cast("q"), memory.cast("d")
-        locks = unnamed_file()
-        self.slots = [Slot(number, numbers, times, locks) for number in range(count)]
-
-    def __getitem__(self, number: int) -> "Slot":
-        return self.slots[number]
-
-    def __iter__(self) -> Iterator["Slot"]:
-        return iter(self.slots)
+def make_slots(count: int) -> list["Slot"]:
+    """Before the children are forked."""
+    memory = memoryview(mmap.mmap(-1, count * WIDTH * 8))
+    numbers, times = memory.cast("q"), memory.cast("d")
+    locks = unnamed_file()
+    return [Slot(number, numbers, times, locks) for number in range(count)]
 
 
 class Slot:

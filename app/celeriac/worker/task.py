@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from celery.app.amqp import task_message
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import Reject
 from kombu.utils.uuid import uuid
@@ -33,15 +34,19 @@ class Task(DjangoTask):
         if sender is None or not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, dict):
             return super().apply_async(args, kwargs, task_id, **options)
         task_id = task_id or uuid()
-        message = sender.message(args or (), kwargs or {}, task_id)
-        if is_durable(self.app, self.name):
-            record([job_of(self.app, self.name, message, {"queue": sender.queue.name})])
-        else:
-            try:
-                sender.publish([message])
-            except BROKER_AWAY:  # Celery's way to try again, and to say so
-                return super().apply_async(args, kwargs, task_id, **options)
+        try:
+            self.send_all(sender, [sender.message(args or (), kwargs or {}, task_id)])
+        except BROKER_AWAY:  # Celery's way to try again, and to say so
+            return super().apply_async(args, kwargs, task_id, **options)
         return self.sent(task_id)
+
+    def send_all(self, sender: send.Sender, messages: list[task_message]) -> None:
+        """To Redis, or to their rows. Raises one of ``BROKER_AWAY`` for what is not durable."""
+        if is_durable(self.app, self.name):
+            with together():
+                record([job_of(self.app, self.name, message, {"queue": sender.queue.name}) for message in messages])
+        else:
+            sender.publish(messages)
 
     def sent(self, task_id: str) -> Any:
         result = self.AsyncResult(task_id)
@@ -67,11 +72,7 @@ class Task(DjangoTask):
             with together():
                 return [self.apply_async(args, **options).id for args in arguments]
         messages = [sender.message(tuple(args), {}, uuid()) for args in arguments]
-        if is_durable(self.app, self.name):
-            with together():
-                record([job_of(self.app, self.name, message, {"queue": sender.queue.name}) for message in messages])
-        else:
-            sender.publish(messages)
+        self.send_all(sender, messages)
         return [self.sent(message.headers["id"]).id for message in messages]
 
     def replace(self, sig: Any, *args: Any, **kwargs: Any) -> Any:
