@@ -1,5 +1,8 @@
 """Tasks that the benchmarks drain."""
 
+import os
+import time
+
 from celery import shared_task
 from django.contrib.auth import get_user_model
 
@@ -23,3 +26,10 @@ def durable_noop() -> None:
 @shared_task(durable=True, atomic=True)
 def atomic_noop() -> None:
     """The same, in one transaction with its end."""
+
+
+@shared_task
+def pid(seconds: float) -> int:
+    """Whose child did it; after so long that another one takes the next."""
+    time.sleep(seconds)
+    return os.getpid()

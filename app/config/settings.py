@@ -47,7 +47,8 @@ INSTALLED_APPS = [
     "django_celery_results",
     "django_htmx",
     "django_structlog",
-    "django.contrib.admin",
+    # The admin's models everywhere, its pages where pages are served (config/urls.py loads them there).
+    "django.contrib.admin.apps.SimpleAdminConfig" if env.SERVICE in {"worker", "beat"} else "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -149,6 +150,7 @@ if env.SERVICE == "beat":
 if env.SERVICE == "web":
     # One connection for each thread that can ask for one; gunicorn's threads share them.
     _database["OPTIONS"]["pool"] = {"min_size": 1, "max_size": WEB_THREADS, "timeout": 10}
+    _database["CONN_MAX_AGE"] = 0
 else:
     # A worker's child keeps its one connection; celeriac.worker.database says how, and why no pool.
     _database["CONN_MAX_AGE"] = None

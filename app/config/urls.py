@@ -6,6 +6,7 @@ from django.http import HttpResponse
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
+admin.autodiscover()  # a worker has not, until a task asks for an address
 admin.site.site_header = admin.site.site_title = "Celeriac"
 admin.site.index_title = "Administration"
 

@@ -1,7 +1,8 @@
 """gunicorn's configuration. https://docs.gunicorn.org/en/stable/settings.html"""
 
-import gc
 import os
+
+from celeriac.memory import settle
 
 # Read here too, in gunicorn's parent: a wrong variable then stops the start in one sentence.
 from config import settings
@@ -27,8 +28,7 @@ preload_app = True
 
 
 def when_ready(server):
-    gc.collect()
-    gc.freeze()  # what is here by now is not looked through again and again, nor copied into each process
+    settle()
 
 
 def post_worker_init(worker):

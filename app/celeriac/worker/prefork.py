@@ -17,7 +17,6 @@ The price: results are there a moment later, and a worker that is killed runs ag
 ``MOST`` tasks for each child; one for each child in the stock pool (``CELERY_WORKER_POOL=prefork``).
 """
 
-import gc
 import itertools
 import logging
 import math
@@ -47,6 +46,7 @@ from celeriac import transport
 from celeriac.app import RESULTS_AWAY
 from celeriac.jobs import HEADER, execution
 from celeriac.jobs.request import Request as JobRequest
+from celeriac.memory import settle
 from celeriac.postgres import not_waiting_for_locks
 from celeriac.transport import Fetched
 from celeriac.worker import batch
@@ -120,8 +120,7 @@ class TaskPool(stock.TaskPool):
 
     def on_start(self) -> None:
         batch.slots = make_slots(max(64, 4 * self.limit))
-        gc.collect()
-        gc.freeze()  # what is here by now is not looked through again and again, nor copied into each child
+        settle()
         super().on_start()
 
 
