@@ -1,17 +1,21 @@
-"""What a process gives back before it forks, and before it idles."""
+"""What a process does for its memory when it has loaded what it needs."""
 
 import ctypes
 import gc
 from contextlib import suppress
 
 
-def settle() -> None:
-    """All is imported: give back what that needed, and leave what stays alone.
-
-    Importing leaves megabytes of free memory in the heap, which glibc keeps. And whatever the garbage collector looks
-    through it writes to, so that a fork would copy it into each child.
-    """
+def give_back() -> None:
+    """What loading needed for a moment: megabytes, which glibc would keep."""
     gc.collect()
     with suppress(AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
-    gc.freeze()
+
+
+def settle() -> None:
+    """Before a fork: what can be shared is there, and stays shared."""
+    from django.db import connection
+
+    connection.get_connection_params()  # psycopg's adapters, that each child would make; it connects nowhere
+    give_back()
+    gc.freeze()  # the collector writes to what it looks through, and so would copy it into each child

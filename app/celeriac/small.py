@@ -69,7 +69,7 @@ class Role:
         app.conf.result_backend_always_retry = read.CELERY_RESULT_BACKEND_ALWAYS_RETRY
         if self.heartbeat:
             os.environ["HEARTBEAT_FILE"] = str(Path(os.environ.get("RUN_DIR", "/tmp"), self.heartbeat))  # noqa: S108
-            worker.heartbeat.__init__()
+            worker.heartbeat.belong_here()
 
     def ended(self, status: int) -> None:
         with suppress(ProcessLookupError):

@@ -1,11 +1,14 @@
-"""Starts a worker, beat or Flower: ``python -m celeriac.start worker QUEUE``, ``… beat``, ``… flower CONFIGURATION``.
+"""Starts a role: ``python -m celeriac.start worker QUEUE``, ``… beat``, ``… flower CONFIGURATION``.
 
 The ``celery`` command does it, too, but loads every command it has, an interactive shell and Flower into each of them.
 """
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
+
+from celeriac.memory import give_back
 
 LOG_LEVEL = os.environ.get("LOG_LEVEL") or "INFO"
 # The checks load every view, form and admin; `manage.py prepare` has made them.
@@ -38,7 +41,10 @@ def web(configuration: str) -> None:
 def beat() -> None:
     from config.celery import app
 
-    app.Beat(loglevel=LOG_LEVEL, quiet=True).run()
+    scheduler = app.Beat(loglevel=LOG_LEVEL, quiet=True)
+    scheduler.init_loader()
+    give_back()
+    scheduler.start_scheduler()
 
 
 def flower(configuration: str) -> None:
@@ -59,10 +65,9 @@ def flower(configuration: str) -> None:
     atexit.register(shown.stop)
     signal.signal(signal.SIGTERM, command.sigterm_handler)
     shown.start_http_server()
-    try:
+    give_back()
+    with suppress(KeyboardInterrupt, SystemExit):
         shown.start()
-    except (KeyboardInterrupt, SystemExit):
-        pass
 
 
 def watched(read_only: bool) -> Any:
@@ -84,7 +89,7 @@ def watched(read_only: bool) -> Any:
 
 def main() -> None:
     role, *arguments = sys.argv[1:]
-    {"worker": worker, "beat": beat, "flower": flower}[role](*arguments)
+    {"web": web, "worker": worker, "beat": beat, "flower": flower}[role](*arguments)
 
 
 if __name__ == "__main__":

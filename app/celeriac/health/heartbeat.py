@@ -31,6 +31,10 @@ class Heartbeat:
     """
 
     def __init__(self, path: str | None = None) -> None:
+        self.belong_here(path)
+
+    def belong_here(self, path: str | None = None) -> None:
+        """Answer for this process, and not for the one that has forked it (celeriac/small.py)."""
         path = path or os.environ.get("HEARTBEAT_FILE")
         self.path = Path(path) if path else None
         self.pid = os.getpid()
