@@ -31,7 +31,7 @@ QUEUES = {"worker": "default", "worker-heavy": "heavy_tasks"}
 CHILDREN = 2
 #: Seconds after the last work until memory is read.
 IDLE = 10
-PASSWORD = "only-for-benchmarks"  # noqa: S105  Flower's
+PASSWORD = "only-for-benchmarks"
 #: Sends to a queue until each child has done one; prints their process ids.
 WARM_UP = """
 import sys, time

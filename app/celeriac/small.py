@@ -57,16 +57,14 @@ class Role:
     pause: float = AGAIN
 
     def become(self) -> None:
-        """In a forked process: what differs between the services was read for the parent, and is read again."""
-        os.environ["SERVICE"] = env.SERVICE = self.service
-        from django.conf import settings as used
-
+        """In a forked process: what was read for the parent, and is another for this service."""
         from celeriac.health import worker
         from config.celery import app
 
-        read = importlib.reload(settings)
-        used.DATABASES["default"] |= read.DATABASES["default"]
-        app.conf.result_backend_always_retry = read.CELERY_RESULT_BACKEND_ALWAYS_RETRY
+        os.environ["SERVICE"] = env.SERVICE = self.service
+        settings.DATABASES["default"] |= settings.connections_of(self.service)
+        if self.service != "worker" and "CELERY_RESULT_BACKEND_ALWAYS_RETRY" not in os.environ:
+            app.conf.result_backend_always_retry = False
         if self.heartbeat:
             os.environ["HEARTBEAT_FILE"] = str(Path(os.environ.get("RUN_DIR", "/tmp"), self.heartbeat))  # noqa: S108
             worker.heartbeat.belong_here()
@@ -77,7 +75,7 @@ class Role:
         now = time.monotonic()
         self.pause = AGAIN if now - self.started > WELL else self.pause
         self.pid, self.due = 0, now + self.pause
-        logger.warning("%s has ended with status %d", self.name, status)
+        logger.warning("%s has ended with status %d; again in %d s, unless all stop", self.name, status, self.pause)
         self.pause = min(2 * self.pause, AGAIN_AT_MOST)
 
 

@@ -5,6 +5,7 @@ The ``celery`` command does it, too, but loads every command it has, an interact
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -89,7 +90,8 @@ def watched(read_only: bool) -> Any:
 
 def main() -> None:
     role, *arguments = sys.argv[1:]
-    {"web": web, "worker": worker, "beat": beat, "flower": flower}[role](*arguments)
+    roles: dict[str, Callable[..., None]] = {"web": web, "worker": worker, "beat": beat, "flower": flower}
+    roles[role](*arguments)
 
 
 if __name__ == "__main__":

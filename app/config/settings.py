@@ -134,26 +134,32 @@ else:
     }
 _database = DATABASES["default"]
 _database["CONN_HEALTH_CHECKS"] = True
-_database["OPTIONS"] = {
+_options = {
     "connect_timeout": 5,  # seconds
     # A Postgres that is cut off, and not gone, is noticed in seconds; TCP by itself takes a quarter of an hour.
     "tcp_user_timeout": 10_000,  # milliseconds
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,
-    "application_name": f"celeriac-{env.SERVICE or 'shell'}",
     **_database.get("OPTIONS", {}),  # DATABASE_URL's own, like ?sslmode=require
 }
-if env.SERVICE == "beat":
-    # Whoever holds a row in a long transaction stops that row's schedule, and no other.
-    _database["OPTIONS"].setdefault("options", "-c lock_timeout=3000")  # milliseconds
-if env.SERVICE == "web":
+
+
+def connections_of(service: str) -> dict[str, Any]:
+    """How a service holds its connections to Postgres."""
+    options = {"application_name": f"celeriac-{service or 'shell'}", **_options}
+    if service == "beat":
+        # Whoever holds a row in a long transaction stops that row's schedule, and no other.
+        options.setdefault("options", "-c lock_timeout=3000")  # milliseconds
+    if service != "web":
+        # A worker's child keeps its one connection; celeriac.worker.database says how, and why no pool.
+        return {"OPTIONS": options, "CONN_MAX_AGE": None}
     # One connection for each thread that can ask for one; gunicorn's threads share them.
-    _database["OPTIONS"]["pool"] = {"min_size": 1, "max_size": WEB_THREADS, "timeout": 10}
-    _database["CONN_MAX_AGE"] = 0
-else:
-    # A worker's child keeps its one connection; celeriac.worker.database says how, and why no pool.
-    _database["CONN_MAX_AGE"] = None
+    pool = {"min_size": 1, "max_size": WEB_THREADS, "timeout": 10}
+    return {"OPTIONS": {**options, "pool": pool}, "CONN_MAX_AGE": 0}
+
+
+_database |= connections_of(env.SERVICE)
 
 # In Postgres and not in the broker's Redis, which refuses writes when it is full, so that work is kept.
 CACHES = {
@@ -207,7 +213,7 @@ _celery: dict[str, Any] = {
     "CELERY_RESULT_EXTENDED": True,
     "CELERY_RESULT_EXPIRES": 7 * 24 * 3600.0,  # seconds
     # A worker waits for its results' store to come back; a page that asks for a result does not.
-    "CELERY_RESULT_BACKEND_ALWAYS_RETRY": env.SERVICE == "worker",
+    "CELERY_RESULT_BACKEND_ALWAYS_RETRY": env.SERVICE in {"worker", "small"},
     "CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS": {
         "retry_policy": {"max_retries": 1, "interval_start": 0.2, "interval_step": 0, "interval_max": 0.2}
     },
