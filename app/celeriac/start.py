@@ -10,21 +10,23 @@ from contextlib import suppress
 from typing import Any
 
 from celeriac.memory import give_back
+from config import settings
 
-LOG_LEVEL = os.environ.get("LOG_LEVEL") or "INFO"
 # The checks load every view, form and admin; `manage.py prepare` has made them.
 os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 
 def worker(queue: str, concurrency: str | None = None) -> None:
     """A worker that reads one queue. Its node is named <queue>@<host>."""
+    from celery.utils.nodenames import host_format
+
     from config.celery import app
 
     node = app.Worker(
-        hostname=f"{queue}@%h",
+        hostname=host_format(f"{queue}@%h"),
         queues=[queue],
         concurrency=int(concurrency) if concurrency else None,
-        loglevel=LOG_LEVEL,
+        loglevel=settings.LOG_LEVEL,
         quiet=True,
     )
     node.start()
@@ -42,7 +44,7 @@ def web(configuration: str) -> None:
 def beat() -> None:
     from config.celery import app
 
-    scheduler = app.Beat(loglevel=LOG_LEVEL, quiet=True)
+    scheduler = app.Beat(loglevel=settings.LOG_LEVEL, quiet=True)
     scheduler.init_loader()
     give_back()
     scheduler.start_scheduler()
@@ -78,8 +80,6 @@ def watched(read_only: bool) -> Any:
 
         return app
     from celery import Celery
-
-    from config import settings
 
     os.environ.pop("DJANGO_SETTINGS_MODULE", None)
     app = Celery("config")

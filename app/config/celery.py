@@ -1,8 +1,8 @@
 """The Celery app: ``celery -A config worker``, ``… beat``, ``… flower`` find it here."""
 
 import os
-import sys
 
+import click
 from celery.signals import setup_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -13,7 +13,7 @@ from config import logs, settings
 
 # Celery's command line takes CELERY_<COMMAND>_<OPTION> variables for its options: CELERY_BEAT_SCHEDULE
 # would become a file name. Here such a variable is a setting, and nothing else.
-_context = sys.modules["click"].get_current_context(silent=True) if "click" in sys.modules else None
+_context = click.get_current_context(silent=True)
 if _context:
     _context.find_root().auto_envvar_prefix = None
 

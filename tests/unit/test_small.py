@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -66,7 +67,8 @@ class Small:
         return int(re.findall(rf'"{role} is process (\d+)"', self.said())[-1])
 
     def ready(self) -> None:
-        eventually(lambda: all(f"{queue}@" in self.said() for queue in QUEUES) and self.answers(), 60, self.said())
+        lines = [f"{queue}@{socket.gethostname()} ready." for queue in QUEUES]
+        eventually(lambda: all(line in self.said() for line in lines) and self.answers(), 60, "every role is ready")
 
     def answers(self) -> bool:
         try:

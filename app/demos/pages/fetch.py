@@ -12,7 +12,8 @@ import httpcore
 import httpx
 from django.conf import settings
 
-from demos.pages.network import PageError, PassingError, PublicTransport
+from demos.pages.errors import PageError, PassingError
+from demos.pages.network import PublicTransport
 
 DEADLINE = 15.0  # seconds for all of it: redirects, TLS and the last byte of the body
 PATIENCE = 5.0  # seconds for a connection, and for each time something is read

@@ -5,8 +5,8 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from demos.pages.errors import PageError
 from demos.pages.fetch import checked_url
-from demos.pages.network import PageError
 
 MOST = 20
 

@@ -11,6 +11,8 @@ import httpcore
 import httpx
 from django.conf import settings
 
+from demos.pages.errors import PageError, PassingError
+
 PORTS = {80, 443}
 
 #: IPv6 hands out addresses of this block alone; whatever else is routed somewhere is somebody's own business.
@@ -25,18 +27,6 @@ NEVER = [
     ip_network("2001::/23"),  # with Teredo
     ip_network("2002::/16"),  # 6to4
 ]
-
-
-class PageError(Exception):
-    """Why there is no page, in a sentence for whoever asked for it."""
-
-    def __init__(self, sentence: str, status: int | None = None) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-class PassingError(PageError):
-    """It may work the next time."""
 
 
 def is_public(address: str) -> bool:

@@ -5,7 +5,7 @@ while it waits for a process to be free. tests/test_deadlock.py shows how that e
 """
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Task, chain, chord, shared_task
 from celery.canvas import Signature
@@ -15,10 +15,12 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from demos.pages.fetch import Fetched, fetch
+from demos.pages.errors import PageError, PassingError
 from demos.pages.models import Batch, Body, Page, summary_of
-from demos.pages.network import PageError, PassingError
 from demos.pages.parse import read_html
+
+if TYPE_CHECKING:
+    from demos.pages.fetch import Fetched
 
 ATTEMPTS = 4  # at one page, some seconds apart
 
@@ -50,6 +52,8 @@ def read_page(page_id: int) -> Signature:
 @shared_task(bind=True, soft_time_limit=30, time_limit=45, **PATIENT)
 def fetch_page(self: Task, page_id: int) -> int | None:
     """Keep the page's body and hand on its id: a broker is for messages, not for megabytes of HTML."""
+    from demos.pages.fetch import fetch  # with httpx, which workers without pages to fetch need not hold in memory
+
     page = Page.objects.filter(pk=page_id).exclude(state__in=Page.ENDED)
     # A queue delivers at least once: ended or deleted already, nothing is left to do.
     if not page.update(state=Page.State.FETCHING, attempts=F("attempts") + 1):
@@ -112,7 +116,7 @@ def give_up(page_id: int) -> None:
     fail(page_id, "Our worker failed at this page; the task's result in the admin says why.")
 
 
-def keep(page_id: int, fetched: Fetched) -> int | None:
+def keep(page_id: int, fetched: "Fetched") -> int | None:
     # Compressed in a row and not in a file: the next step may run on another machine.
     with transaction.atomic():
         if not Page.objects.filter(pk=page_id, state=Page.State.FETCHING).update(

@@ -22,10 +22,17 @@ from demos.uploads.errors import FileError
 from demos.uploads.limits import KEEP_FOR
 from demos.uploads.models import Upload, folder
 from demos.uploads.summary import Report, summarise
-from demos.uploads.thumbnail import make_thumbnail
 
 #: What passes by itself: a disk or a database that is away, busy or full for a while.
 PASSING = (OSError, OperationalError, InterfaceError)
+
+
+def make_thumbnail(*arguments: Any) -> str:
+    from demos.uploads import thumbnail  # with Pillow, which workers without a picture need not hold in memory
+
+    return thumbnail.make_thumbnail(*arguments)
+
+
 WORK: dict[str, Callable[[Path, IO[bytes], Report], str]] = {
     Upload.Kind.CSV: summarise,
     Upload.Kind.IMAGE: make_thumbnail,

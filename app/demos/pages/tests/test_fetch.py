@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from demos.pages import network
+from demos.pages.errors import PageError, PassingError
 from demos.pages.fetch import LARGEST, fetch
-from demos.pages.network import PageError, PassingError
 from demos.pages.tests.conftest import HTML, Site
 
 

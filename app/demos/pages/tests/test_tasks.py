@@ -5,6 +5,7 @@ import zlib
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
+from demos.pages import fetch as fetching
 from demos.pages import tasks
 from demos.pages.models import Batch, Body, Page
 from demos.pages.tasks import ATTEMPTS, fetch_page, give_up, parse_page, store_page_info, summarise
@@ -83,7 +84,7 @@ def test_the_pauses_between_attempts_grow_and_are_random(page, site, monkeypatch
 
 
 def test_a_name_server_that_hangs_is_ended_by_the_soft_time_limit_and_tried_again(page, site, monkeypatch):
-    fetch = tasks.fetch
+    fetch = fetching.fetch
     waits = iter([SoftTimeLimitExceeded()])
 
     def hangs_once(url):
@@ -91,7 +92,7 @@ def test_a_name_server_that_hangs_is_ended_by_the_soft_time_limit_and_tried_agai
             raise wait
         return fetch(url)
 
-    monkeypatch.setattr(tasks, "fetch", hangs_once)
+    monkeypatch.setattr(fetching, "fetch", hangs_once)
 
     assert run(page).attempts == 2
     assert page.state == "done"
