@@ -59,6 +59,8 @@ def fresh_clone(folder: Path) -> Path:
 class Stack:
     """One running stack, under a project name and on ports of its own."""
 
+    project, services = PROJECT, SERVICES
+    files = "compose.yaml:tests/stack/compose.yaml"
     site = f"http://localhost:{SITE_PORT}"
     flower = f"http://localhost:{FLOWER_PORT}"
 
@@ -66,11 +68,11 @@ class Stack:
         self.folder = folder
         self.environment = {
             **clean_environment(),
-            "COMPOSE_PROJECT_NAME": PROJECT,
-            "COMPOSE_FILE": "compose.yaml:tests/stack/compose.yaml",
+            "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_FILE": self.files,
             "CELERIAC_IMAGE": IMAGE,
-            "HTTP_PORT": str(SITE_PORT),
-            "FLOWER_PORT": str(FLOWER_PORT),
+            "HTTP_PORT": self.site.rpartition(":")[2],
+            "FLOWER_PORT": self.flower.rpartition(":")[2],
             **variables,
         }
 
@@ -81,7 +83,7 @@ class Stack:
         return run(["make", *arguments], cwd=self.folder, env=self.environment, check=check)
 
     def compose(self, *arguments: str, check: bool = True, **options: Any) -> Done:
-        command = ["docker", "compose", "--ansi", "never", "-p", PROJECT, *arguments]
+        command = ["docker", "compose", "--ansi", "never", "-p", self.project, *arguments]
         return run(command, cwd=self.folder, env=self.environment, check=check, **options)
 
     def up(self) -> Done:
@@ -93,7 +95,7 @@ class Stack:
     # --- containers ---------------------------------------------------------------------------------------
 
     def ids(self, service: str = "", everything: bool = False) -> list[str]:
-        filters = [f"label=com.docker.compose.project={PROJECT}", "label=com.docker.compose.oneoff=False"]
+        filters = [f"label=com.docker.compose.project={self.project}", "label=com.docker.compose.oneoff=False"]
         if service:
             filters.append(f"label=com.docker.compose.service={service}")
         arguments = [word for each in filters for word in ("--filter", each)]
@@ -123,7 +125,7 @@ class Stack:
 
     def health(self) -> dict[str, str]:
         """Service -> ``healthy``, or whatever the worst of its containers is; a missing one is ``away``."""
-        states = dict.fromkeys(SERVICES, "away")
+        states = dict.fromkeys(self.services, "away")
         for container in self.containers():
             service, state = (container["Config"]["Labels"]["com.docker.compose.service"], container["State"])
             if service in ONE_SHOTS:
