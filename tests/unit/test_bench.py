@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import report
+from bench import memory, report
 from bench.columns import COLUMNS, ONCE_OR_MORE
 from bench.effects import Effects, StalledError, note
 from bench.proxy import DELAY, delayed
@@ -111,6 +111,14 @@ def test_a_rate_leaves_out_the_start():
     effects = Effects(Path(os.devnull))
     effects.times = {0: 0.0} | {number: 100 + number / 10 for number in range(1, 101)}
     assert effects.rate(0.05, 1) == pytest.approx(10)
+
+
+def test_the_memory_of_each_setup_is_summed_and_compared_with_stock():
+    found = {"stock": {"web": 100.0, "beat": 60.0}, "small": {"web": 30.0, "parent": 10.0}}
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in memory.table(found).splitlines()]
+    assert ["web", "100", "30"] in lines
+    assert ["parent", "", "10"] in lines
+    assert lines[-2:] == [["**all**", "**160**", "**40**"], ["of stock", "1.00", "0.25"]]
 
 
 class Page(BaseHTTPRequestHandler):

@@ -1,10 +1,13 @@
 """What a role loads, and what it does without."""
 
+import socket
 import sys
 
 import pytest
+from django.db import connection
 
-from tests.processes import run
+from tests.processes import run, running
+from tests.waiting import eventually
 
 LOADED = """
 import sys
@@ -56,3 +59,17 @@ def test_flower_that_only_looks_loads_neither_django_nor_tasks():
 def test_flower_that_may_change_something_knows_the_tasks():
     known = 'print("config.tasks.debug_task" in app.tasks)'
     assert said(FLOWER.format(read_only=False) + known, "flower") == "True"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "variables",
+    [{"CELERY_WORKER_POOL": "threads"}, {"CELERY_WORKER_POOL": "solo"}, {"CELERY_WORKER_CONCURRENCY": "auto"}],
+    ids=str,
+)
+def test_a_worker_takes_from_settings_what_the_command_line_would_say(tmp_path, variables):
+    command, log = (sys.executable, "-m", "celeriac.start", "worker", "default"), tmp_path / "log"
+    settings = {"SERVICE": "worker", "LOG_LEVEL": "info", "POSTGRES_DB": connection.settings_dict["NAME"], **variables}
+    with running(*command, log=log, **settings) as worker:
+        eventually(lambda: "ready." in log.read_text() or worker.poll() is not None)
+        assert f"default@{socket.gethostname()} ready." in log.read_text()
