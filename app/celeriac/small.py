@@ -69,14 +69,17 @@ class Role:
             os.environ["HEARTBEAT_FILE"] = str(Path(os.environ.get("RUN_DIR", "/tmp"), self.heartbeat))  # noqa: S108
             worker.heartbeat.belong_here()
 
-    def ended(self, status: int) -> None:
+    def ended(self, status: int, stopping: bool) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # what it leaves behind, as the end of a container does
+        self.pid = 0
+        if stopping:
+            logger.info("%s has stopped with status %d", self.name, status)
+            return
         now = time.monotonic()
         self.pause = AGAIN if now - self.started > WELL else self.pause
-        self.pid, self.due = 0, now + self.pause
-        logger.warning("%s has ended with status %d; again in %d s, unless all stop", self.name, status, self.pause)
-        self.pause = min(2 * self.pause, AGAIN_AT_MOST)
+        logger.warning("%s has ended with status %d, and is started again in %d s", self.name, status, self.pause)
+        self.due, self.pause = now + self.pause, min(2 * self.pause, AGAIN_AT_MOST)
 
 
 def roles(gunicorn: str) -> list[Role]:
@@ -133,7 +136,7 @@ def supervise(roles: list[Role]) -> Role:
                     os.kill(role.pid, signal.SIGTERM)
         for role in roles:
             if role.pid and (done := os.waitpid(role.pid, os.WNOHANG))[0]:
-                role.ended(os.waitstatus_to_exitcode(done[1]))
+                role.ended(os.waitstatus_to_exitcode(done[1]), stopping)
 
 
 def is_child(role: Role) -> bool:

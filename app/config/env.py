@@ -20,7 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from environ.fileaware_mapping import FileAwareMapping
 
 #: Which of the stack's programs this process is (``web``, ``worker``, ``beat``, ``flower``, ``migrate``,
-#: ``build``); every ``services/*/start`` sets it. Empty for a command typed by hand.
+#: ``small``, ``build``); every ``services/*/start`` sets it. Empty for a command typed by hand.
 SERVICE = os.environ.get("SERVICE", "")
 
 #: The secrets a service may read. Others get none of them: Flower never sees Postgres's password.

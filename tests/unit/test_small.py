@@ -152,7 +152,7 @@ def test_a_role_that_ends_again_and_again_is_started_less_and_less_often(small: 
         before = small.pid("beat")
         os.kill(before, signal.SIGKILL)
         eventually(lambda before=before: small.pid("beat") != before)
-    first, second = re.findall(r"beat has ended with status -9; again in (\d+) s", small.said())[-2:]
+    first, second = re.findall(r"beat has ended with status -9, and is started again in (\d+) s", small.said())[-2:]
     assert int(second) == 2 * int(first)
 
 
