@@ -58,6 +58,7 @@ def test_an_idle_worker_stops_at_once(broker, start_worker):
     worker = start_worker("-c", "1")
     worker.signal(signal.SIGTERM)
     assert worker.process.wait(10) == 0
+    assert "Traceback" not in worker.log.read_text()
 
 
 def test_threads_drain_too(broker, start_worker, notes):
