@@ -74,6 +74,12 @@ class RedisMixin:
             meta["queue"] = request.delivery_info.get("routing_key") if request.delivery_info else None
         return meta
 
+    def remove_pending_result(self: Any, result: Any) -> Any:
+        """Celery's, which unsubscribes from each result that is forgotten (8 us), asked for or not."""
+        if any(self._pending_results) or self.result_consumer.subscribed_to:
+            return super().remove_pending_result(result)  # type: ignore[misc]
+        return result
+
     def store_rows(self: Any, rows: list[Any]) -> None:
         """As soon as Redis is there."""
         self.ensure(self.write, (rows,))
