@@ -120,6 +120,7 @@ class TaskPool(stock.TaskPool):
 
     def on_start(self) -> None:
         batch.slots = make_slots(max(64, 4 * self.limit))
+        batch.prepare(self.app)
         settle()
         super().on_start()
 
@@ -383,7 +384,7 @@ class Batches(bootsteps.StartStopStep):
             if index in ends:
                 self.end(self.request(fetched), fetched, ends[index])
             else:
-                self.succeeded(fetched)
+                self.channel.acknowledge(fetched.tag)
         if current >= 0:
             self.begun(each, current)
         self.put_back([fetched for fetched in left if fetched not in each.claiming])
@@ -471,11 +472,7 @@ class Batches(bootsteps.StartStopStep):
             if end[0]:
                 self.put_back([fetched])
             else:
-                self.succeeded(fetched)
-
-    def succeeded(self, fetched: Fetched) -> None:
-        state.successful_requests.add(id_of(fetched))
-        self.channel.acknowledge(fetched.tag)
+                self.channel.acknowledge(fetched.tag)
 
     def request(self, fetched: Fetched) -> Request | None:
         """Celery's request; none for a message that says nothing."""
