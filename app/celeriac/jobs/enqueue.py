@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import orjson
@@ -21,7 +21,7 @@ from kombu.utils.json import dumps, loads
 
 from celeriac import broker, send
 from celeriac.broker import BROKER_AWAY, Publisher
-from celeriac.jobs import HEADER, is_durable
+from celeriac.jobs import HEADER, is_durable, receipts
 from celeriac.send import CHUNK, is_direct
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def publish_on_commit(jobs: Iterable[Any]) -> None:
     """Publish those of these rows that are due, when the transaction is committed."""
     horizon = timezone.now() + timedelta(seconds=PARK)
     if due := [job for job in jobs if job.due_at <= horizon]:
-        transaction.on_commit(lambda: publish_soon(due), robust=True)
+        transaction.on_commit(lambda: publish_soon(lambda: publish_first(due), len(due)), robust=True)
 
 
 def insert(jobs: Sequence[Job]) -> set[str]:
@@ -178,33 +178,57 @@ def together() -> Iterator[None]:
 _resting_until = 0.0
 
 
-def publish_soon(jobs: list[Any]) -> None:
-    """Publish them now, if Redis is there; the reconciler does it else."""
+def publish_soon(give: Callable[[], object], count: int) -> None:
+    """Give so many jobs to Redis now, if it is there; the reconciler does it else."""
     global _resting_until
     if time.monotonic() < _resting_until:
         return
     try:
-        publish(jobs)
+        give()
     except BROKER_AWAY as error:
         _resting_until = time.monotonic() + REST
-        logger.warning("%d jobs are kept until Redis is back: %s", len(jobs), error)
+        logger.warning("%d jobs are kept until Redis is back: %s", count, error)
 
 
 def publish(jobs: Iterable[Any]) -> int:
     """Give the messages of these rows to Redis and note when. Raises one of ``BROKER_AWAY``; then nothing is noted."""
+    alike, others = sorted_out(jobs)
+    sent = send_alike(alike) + send_others(others)
+    note(sent)
+    return len(sent)
+
+
+def publish_first(jobs: Iterable[Any]) -> None:
+    """The same, but that Redis notes those it has never had (celeriac.jobs.receipts)."""
+    new, again = [], []
+    for job in jobs:
+        (again if job.token else new).append(job)
+    alike, others = sorted_out(new)
+    send_alike(alike, receipt=True)
+    if others or again:
+        note(send_others(others))
+        publish(again)
+
+
+def note(ids: list[str]) -> None:
+    """That these were published."""
+    if ids:
+        with connection.cursor() as cursor:
+            cursor.execute(PUBLISHED, [ids])
+
+
+def sorted_out(jobs: Iterable[Any]) -> tuple[dict[str, list[Any]], list[Any]]:
+    """Those without options, by their queue; and the others."""
     alike: dict[str, list[Any]] = {}
     others: list[Any] = []
     for job in jobs:
         options = options_of(job)
         direct = options.keys() == {"queue"} and is_direct(current_app.amqp.queues.get(options["queue"]))
         (alike.setdefault(options["queue"], []) if direct else others).append(job)
-    sent = send_alike(alike) + send_others(others)
-    with connection.cursor() as cursor:
-        cursor.execute(PUBLISHED, [sent])
-    return len(sent)
+    return alike, others
 
 
-def send_alike(by_queue: dict[str, list[Any]]) -> list[str]:
+def send_alike(by_queue: dict[str, list[Any]], receipt: bool = False) -> list[str]:
     """Jobs whose messages have no options; returns the ids of those that were sent."""
     app = current_app._get_current_object()
     sent: list[str] = []
@@ -212,7 +236,8 @@ def send_alike(by_queue: dict[str, list[Any]]) -> list[str]:
         for start in range(0, len(jobs), CHUNK):
             messages = readable(jobs[start : start + CHUNK])
             if messages:
-                send.publish(app, app.amqp.queues[name], list(messages.values()), sent_event=False)
+                also = partial(receipts.write, names=messages) if receipt else None
+                send.publish(app, app.amqp.queues[name], list(messages.values()), False, also)
             sent += messages
     return sent
 

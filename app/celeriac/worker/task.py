@@ -10,7 +10,7 @@ from kombu.utils.uuid import uuid
 
 from celeriac import send
 from celeriac.broker import BROKER_AWAY
-from celeriac.jobs import execution, is_durable, matches
+from celeriac.jobs import batches, execution, is_durable, matches
 from celeriac.jobs.enqueue import job_of, record, together
 
 
@@ -71,9 +71,16 @@ class Task(DjangoTask):
         if sender is None:
             with together():
                 return [self.apply_async(args, **options).id for args in arguments]
-        messages = [sender.message(tuple(args), {}, uuid()) for args in arguments]
-        self.send_all(sender, messages)
-        return [self.sent(message.headers["id"]).id for message in messages]
+        each = [tuple(args) for args in arguments]
+        ids = batches.record_new(sender, each) if is_durable(self.app, self.name) else None
+        if ids is None:
+            messages = [sender.message(args, {}, uuid()) for args in each]
+            self.send_all(sender, messages)
+            ids = [message.headers["id"] for message in messages]
+        if self.app.current_worker_task:  # they are its children
+            for task_id in ids:
+                self.sent(task_id)
+        return ids
 
     def replace(self, sig: Any, *args: Any, **kwargs: Any) -> Any:
         """Celery's; a durable task may not, because the one that takes its place would have its id, and its row."""
