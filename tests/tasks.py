@@ -106,6 +106,11 @@ def echo(value: Any) -> Any:
     return value
 
 
+@shared_task(durable=True)
+def echo_durable(value: Any) -> Any:
+    return value
+
+
 class UnpicklableError(Exception):
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text)

@@ -36,8 +36,7 @@ INSERT = """
 INSERT INTO celeriac_job (id, task, queue, args, message, body, state, retries, attempts, crashes, token,
     created_at, due_at, worker, result, error, traceback)
 SELECT id, task, queue, args, message, body, 'waiting', retries, 0, 0, token, now(), due_at, '', '', '', ''
-FROM json_to_recordset(%s::json) AS new (id text, task text, queue text, args text, message jsonb, body text,
-    retries int, due_at timestamptz, token bigint)
+FROM {}
 ON CONFLICT (id) DO UPDATE SET  -- its next attempt, asked for by the one that runs
     message = EXCLUDED.message, body = EXCLUDED.body, queue = EXCLUDED.queue, retries = EXCLUDED.retries,
     due_at = EXCLUDED.due_at, state = 'waiting', published_at = NULL, lease_until = NULL,
@@ -46,6 +45,14 @@ WHERE EXCLUDED.retries > celeriac_job.retries AND EXCLUDED.token = celeriac_job.
     AND celeriac_job.state IN ('waiting', 'running')  -- once it has returned, its effect is there
 RETURNING id"""
 
+#: One, which Postgres plans and reads in half the time.
+INSERT_ONE = INSERT.format("""(
+    SELECT %(id)s, %(task)s, %(queue)s, %(args)s, %(message)s::jsonb, %(body)s, %(retries)s, %(due_at)s, %(token)s
+) AS new (id, task, queue, args, message, body, retries, due_at, token)""")
+
+#: Many, as one text: psycopg takes longer for arrays of texts than Postgres for all the rest.
+INSERT_MANY = INSERT.format("""json_to_recordset(%s::json) AS new (id text, task text, queue text, args text,
+    message jsonb, body text, retries int, due_at timestamptz, token bigint)""")
 
 #: That it is not on disk yet when a server dies costs a delivery more, which is dropped; to wait for it costs 1 ms.
 PUBLISHED = """
@@ -152,10 +159,13 @@ def publish_on_commit(jobs: Iterable[Any]) -> None:
 
 
 def insert(jobs: Sequence[Job]) -> set[str]:
-    """As one text: psycopg takes longer for arrays of texts than Postgres for all the rest."""
-    rows = [{**vars(job), "message": orjson.Fragment(dumps(job.message))} for job in jobs]
+    rows = [{**vars(job), "message": dumps(job.message)} for job in jobs]
     with connection.cursor() as cursor:
-        cursor.execute(INSERT, [orjson.dumps(rows).decode()])
+        if len(rows) == 1:
+            cursor.execute(INSERT_ONE, rows[0])
+        else:
+            texts = [{**row, "message": orjson.Fragment(row["message"])} for row in rows]
+            cursor.execute(INSERT_MANY, [orjson.dumps(texts).decode()])
         return {pk for (pk,) in cursor.fetchall()}
 
 

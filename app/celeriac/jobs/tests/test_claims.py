@@ -159,6 +159,7 @@ class Worker(threading.Thread):
 # --- Redis -------------------------------------------------------------------------------------------------
 
 
+ASKED = ("enqueue", "enqueue many", "roll back", "look", "look closely", "cancel")
 REDIS = ("wipe", "save", "go back", "double", "there", "away", "slow")
 
 
@@ -361,7 +362,7 @@ class Jobs(RuleBasedStateMachine):
 
     # --- Meanwhile; one rule, for Hypothesis takes each as often as any other
 
-    @rule(what=st.sampled_from(["enqueue", "enqueue many", "roll back", "look", "look closely", "cancel", *REDIS]), which=somewhere)
+    @rule(what=st.sampled_from([*ASKED, *REDIS]), which=somewhere)
     def meanwhile(self, what, which):
         match what:
             case "enqueue" | "enqueue many" | "roll back" if len(self.committed) < 5:
