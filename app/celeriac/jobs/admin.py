@@ -140,9 +140,10 @@ class JobAdmin(ReadOnlyAdmin):
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
         """One whose id is asked for is found at once; for words, the table is read."""
-        batches.unfold_of([search_term.strip()])
-        if search_term and Job.objects.filter(pk=search_term.strip()).exists():
-            return queryset.filter(pk=search_term.strip()), False
+        if term := search_term.strip():
+            batches.unfold_of([term])
+            if Job.objects.filter(pk=term).exists():
+                return queryset.filter(pk=term), False
         return super().get_search_results(request, queryset, search_term)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Job | None:

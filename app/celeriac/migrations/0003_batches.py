@@ -41,6 +41,8 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'batches',
             },
         ),
+        # It lives for seconds: to compress it costs more than it saves.
+        migrations.RunSQL('ALTER TABLE celeriac_batch ALTER jobs SET STORAGE EXTERNAL', migrations.RunSQL.noop),
         migrations.AlterField(
             model_name='job',
             name='id',
