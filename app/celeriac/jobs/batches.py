@@ -168,6 +168,11 @@ def insert(batches: Sequence[Folded]) -> None:
         cursor.execute(INSERT + ", ".join([VALUES] * len(batches)), values)
 
 
+def receipt_of(batch: str) -> str:
+    """A name that no job's id is."""
+    return f"batch {batch}"
+
+
 def publish(batches: Iterable[Folded]) -> None:
     """Each in one round trip. Raises one of ``BROKER_AWAY``."""
     for batch in batches:
@@ -175,7 +180,7 @@ def publish(batches: Iterable[Folded]) -> None:
         raw = batch.encoded()
         with send.connected(batch.sender.app, queue) as channel, channel._create_client().pipeline() as pipe:
             pipe.lpush(queue.name, *raw)
-            receipts.write(pipe, [batch.id])
+            receipts.write(pipe, [receipt_of(batch.id)])
             pipe.execute()  # both, or neither
         if logging.getLogger(logs.LOGGER).isEnabledFor(logging.INFO):
             batch.tell()
@@ -184,24 +189,31 @@ def publish(batches: Iterable[Folded]) -> None:
 # --- Unfold ------------------------------------------------------------------------------------------------------
 
 
-def unfold(batches: Iterable[str], published: bool) -> None:
+def unfold(batches: Iterable[str], published: bool = False) -> None:
     """Make jobs of these batches; one that somebody else unfolds is waited for.
 
-    One by one, and in their order, so that two who unfold the same ones do not wait for each other.
+    One by one, and in their order, so that two who unfold the same ones do not wait for each other. That they were
+    ``published`` is known to who has just seen their receipt, and to nobody else: a worker that has a message of a
+    batch does not know what became of the others.
     """
     for batch in sorted(set(batches)):
         with connection.cursor() as cursor:
             cursor.execute(UNFOLD, {"id": batch, "published": published})
 
 
-def unfold_of(jobs: Iterable[str], published: bool = False) -> None:
-    """Make jobs of the batches that these are of, if there are any. Whoever has a message knows it was published."""
-    unfold({job_id[:OWN] for job_id in jobs}, published)
+def batch_of(job_id: str) -> str:
+    """The batch that it is of, if it is of one."""
+    return job_id[:OWN] if len(job_id) == OWN + len(ENDS[0]) else ""
+
+
+def unfold_of(jobs: Iterable[str]) -> None:
+    """Make jobs of the batches that these are of, if there are any."""
+    unfold(set(map(batch_of, jobs)) - {""})
 
 
 def unfold_all(most: int | None = None) -> None:
-    """For somebody who looks at jobs. The reconciler finds out whether they were published."""
+    """For somebody who looks at jobs."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM celeriac_batch ORDER BY created_at LIMIT %s", [most])
         found = [batch for (batch,) in cursor.fetchall()]
-    unfold(found, published=False)
+    unfold(found)

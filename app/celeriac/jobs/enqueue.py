@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, partial
+from itertools import filterfalse
 from typing import Any
 
 import orjson
@@ -210,14 +211,11 @@ def publish(jobs: Iterable[Any]) -> int:
 
 def publish_first(jobs: Iterable[Any]) -> None:
     """The same, but that Redis notes those it has never had (celeriac.jobs.receipts)."""
-    new, again = [], []
-    for job in jobs:
-        (again if job.token else new).append(job)
-    alike, others = sorted_out(new)
+    jobs = list(jobs)
+    alike, others = sorted_out(filter(receipts.is_for, jobs))
     send_alike(alike, receipt=True)
-    if others or again:
-        note(send_others(others))
-        publish(again)
+    note(send_others(others))
+    publish(filterfalse(receipts.is_for, jobs))
 
 
 def note(ids: list[str]) -> None:

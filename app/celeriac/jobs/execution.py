@@ -158,7 +158,7 @@ def claim_many(headers: Sequence[dict[str, Any]], worker: str) -> dict[str, int]
     asked = {each["id"]: each for each in headers}
     claimed = _claim_many(list(asked), worker)
     if missing := asked.keys() - {job_id for job_id, *_ in claimed}:
-        batches.unfold_of(missing, published=True)
+        batches.unfold_of(missing)
         claimed += _claim_many(list(missing), worker)
     tokens: dict[str, int] = {}
     of_others: dict[str, int] = {}
@@ -196,7 +196,7 @@ def claim_job(request: Any) -> Claim | None:
     """The claim; none for what has ended or runs elsewhere. Of a worker that is dead, its crash is counted first."""
     claim = _claim(request)
     if claim is None:
-        batches.unfold_of([request.id], published=True)
+        batches.unfold_of([request.id])
         expired(request.id)
         claim = _claim(request)
     return claim
@@ -245,7 +245,7 @@ def _crash(which: str, of: str = "", token: int | None = None, worker: str | Non
 
 def put_off(job_id: str, seconds: int = 30) -> None:
     """Try again later."""
-    batches.unfold_of([job_id], published=True)
+    batches.unfold_of([job_id])
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE celeriac_job SET published_at = NULL, token = token + 1, due_at = now() + %s * interval '1 second' "
@@ -291,7 +291,7 @@ def succeed(request: Any, result: Any) -> None:
 def write_success(request: Any, claim: Claim | None, result: Any) -> None:
     token = claim.token if claim else None  # none: in this worker the task is not durable (any more)
     if not claim:
-        batches.unfold_of([request.id], published=True)
+        batches.unfold_of([request.id])
     with connection.cursor() as cursor:
         cursor.execute(SUCCEED, [dumps(result), request.id, token, token])
 
@@ -302,7 +302,7 @@ def end(request: Any, state: str, error: BaseException | str, traceback: Any = "
     claim = getattr(request, "job", None)
     token = claim.token if claim else None  # the main process, which ends what a child cannot, has no claim
     if not claim:
-        batches.unfold_of([request.id], published=True)
+        batches.unfold_of([request.id])
     # One that expired or was revoked may be running here by another delivery.
     own = request.hostname if state == "failed" or error == "terminated" else ""
     words = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error

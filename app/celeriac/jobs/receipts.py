@@ -22,6 +22,11 @@ TIDY = 10
 _tidied_at = -1e9
 
 
+def is_for(job: Any) -> bool:
+    """Whether it has been published once at most."""
+    return not job.token and not job.retries
+
+
 def write(pipe: Any, names: Iterable[str]) -> None:
     """``pipe`` is a transaction of Redis, with the message in it."""
     global _tidied_at

@@ -146,12 +146,12 @@ class Reconciler:
         with connection.cursor() as cursor:
             cursor.execute(FOLDED, [ON_ITS_WAY])
             late = dict(cursor.fetchall())
-        given = receipts.among(publisher().channel.client, late)
-        for batch in [batch for batch, is_late in late.items() if is_late or batch in given]:
-            if time.monotonic() > until:
-                break
-            batches.unfold([batch], published=batch in given)
-            self.alive()
+        given = receipts.among(publisher().channel.client, map(batches.receipt_of, late))
+        for batch, is_late in late.items():
+            published = batches.receipt_of(batch) in given
+            if (published or is_late) and time.monotonic() < until:
+                batches.unfold([batch], published)
+                self.alive()
 
     def publish_due(self) -> None:
         """What is due, and whose process did not bring it to Redis."""
@@ -193,10 +193,9 @@ class Reconciler:
 
 def in_redis(jobs: list[Job]) -> set[str]:
     """Ids of those new ones whose process brought them, or their batch, to Redis, as its receipt says."""
-    new = [job.id for job in jobs if not job.token]
-    names = {*new, *(job_id[: batches.OWN] for job_id in new)}
-    given = receipts.among(publisher().channel.client, names)
-    return {job_id for job_id in new if job_id in given or job_id[: batches.OWN] in given}
+    names = {job.id: {job.id, batches.receipt_of(batches.batch_of(job.id))} for job in jobs if receipts.is_for(job)}
+    given = receipts.among(publisher().channel.client, set().union(*names.values()))
+    return {job_id for job_id, its in names.items() if its & given}
 
 
 def ids_in_list(client: Any, key: Any) -> Iterator[list[str]]:

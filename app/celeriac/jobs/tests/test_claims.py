@@ -168,7 +168,7 @@ class Bag:
 
     def __init__(self):
         self.messages, self.receipts, self.mode = [], set(), "there"
-        self.saved = [], set()
+        self.saved: Any = [], set()
 
     def send(self, by_queue, receipt=False):
         jobs = [job for jobs in by_queue.values() for job in jobs]
@@ -178,7 +178,7 @@ class Bag:
 
     def send_batches(self, folded):
         for batch in folded:
-            self.take([json.loads(raw)["headers"] for raw in batch.encoded()], [batch.id])
+            self.take([json.loads(raw)["headers"] for raw in batch.encoded()], [batches.receipt_of(batch.id)])
 
     def take(self, messages, receipts):
         if self.mode == "away":

@@ -347,3 +347,14 @@ def test_a_job_that_was_claimed_and_given_back_is_not_sent_twice(app, broker, re
 
     assert queued(broker) == [job]
     assert Job.objects.get().published_at
+
+
+def test_an_id_that_is_made_of_another_jobs_needs_a_receipt_of_its_own(app, broker, reconcile):
+    [job] = tasks.durable_add.delay_many([[1, 2]])
+    with killed_before(enqueue, "publish_soon"):
+        tasks.durable_add.apply_async([3, 4], task_id=f"{job}-again")
+    assert queued(broker) == [job]
+
+    reconcile()
+
+    assert queued(broker) == [job, f"{job}-again"]
