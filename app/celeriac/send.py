@@ -9,7 +9,7 @@ import math
 import os
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -157,19 +157,19 @@ def publish(
     queue: Queue,
     messages: Sequence[tuple[task_message, str]],
     sent_event: bool,
-    together_with: Callable[[Any], None] | None = None,
+    also: Sequence[tuple[Any, ...]] = (),
 ) -> None:
     """Messages with their bodies as JSON, in one round trip. Raises one of ``BROKER_AWAY``.
 
-    What ``together_with`` adds to the pipeline is done if they are there, and not otherwise.
+    The commands ``also`` are executed if the messages come to be there, and not otherwise.
     """
     with connected(app, queue) as channel:
         client = channel._create_client()
         raw = [encode(app, queue, message, body) for message, body in messages]
-        with client.pipeline(transaction=together_with is not None) as pipe:
+        with client.pipeline(transaction=bool(also)) as pipe:
             pipe.lpush(queue.name, *raw)
-            if together_with:
-                together_with(pipe)
+            for command in also:
+                pipe.execute_command(*command)
             if sent_event:
                 events = sent_events(queue, [message.headers for message, _ in messages])
                 send_events(app, channel, pipe, origin(os.getpid()), events)

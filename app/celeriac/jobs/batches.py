@@ -27,7 +27,7 @@ from kombu.utils.uuid import uuid
 
 from celeriac import send
 from celeriac.jobs import HEADER, enqueue, receipts
-from celeriac.send import CHUNK, Sender
+from celeriac.send import CHUNK, PLAIN, Sender
 from celeriac.worker import logs
 
 #: Digits of an id that are the batch's.
@@ -124,16 +124,24 @@ def fold(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> Folded | None:
     if somebody_listens(sender.task.name):
         return None
     try:
-        args = [as_json(each) for each in arguments]
+        args, reprs = written(sender, arguments)
     except Exception:  # Celery's own way raises Celery's own error
         return None
-    most = sender.app.amqp.argsrepr_maxsize
-    reprs = [sender.repr_of(each, each, most) for each in arguments]
     if not "".join(reprs).isprintable() or any("__type__" in each for each in args):  # what kombu may fail to read
         return None
     headers = {HEADER: True, **first.headers, "argsrepr": batch}
-    rest = send.encoded(first).removeprefix(f"[{args[0]}")
+    rest = send.encoded(first).removeprefix(f"[{as_json(arguments[0])}")
     return Folded(sender, batch, first._replace(headers=headers), args, reprs, rest)
+
+
+def written(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> tuple[list[str], list[str]]:
+    """Each as JSON, and as text; of numbers all at once, in a quarter of the time."""
+    most = sender.app.amqp.argsrepr_maxsize
+    if set(map(type, chain.from_iterable(arguments))) <= PLAIN:
+        reprs = list(map(repr, arguments))
+        if max(map(len, reprs)) < most:
+            return [f"[{args}]" for args in as_json(arguments)[2:-2].split("], [")], reprs
+    return [as_json(each) for each in arguments], [sender.repr_of(each, each, most) for each in arguments]
 
 
 def somebody_listens(name: str) -> bool:
@@ -180,7 +188,8 @@ def publish(batches: Iterable[Folded]) -> None:
         raw = batch.encoded()
         with send.connected(batch.sender.app, queue) as channel, channel._create_client().pipeline() as pipe:
             pipe.lpush(queue.name, *raw)
-            receipts.write(pipe, [receipt_of(batch.id)])
+            for command in receipts.commands([receipt_of(batch.id)]):
+                pipe.execute_command(*command)
             pipe.execute()  # both, or neither
         if logging.getLogger(logs.LOGGER).isEnabledFor(logging.INFO):
             batch.tell()

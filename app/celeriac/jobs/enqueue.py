@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import filterfalse
 from typing import Any
 
@@ -244,7 +244,7 @@ def send_alike(by_queue: dict[str, list[Any]], receipt: bool = False) -> list[st
         for start in range(0, len(jobs), CHUNK):
             messages = readable(jobs[start : start + CHUNK])
             if messages:
-                also = partial(receipts.write, names=messages) if receipt else None
+                also = receipts.commands(messages) if receipt else ()
                 send.publish(app, app.amqp.queues[name], list(messages.values()), False, also)
             sent += messages
     return sent

@@ -10,6 +10,7 @@ by then, and is not asked for.
 
 import time
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 #: A sorted set: id of a job, or of a batch -> when it was given to Redis.
@@ -27,14 +28,15 @@ def is_for(job: Any) -> bool:
     return not job.token and not job.retries
 
 
-def write(pipe: Any, names: Iterable[str]) -> None:
-    """``pipe`` is a transaction of Redis, with the message in it."""
+def commands(names: Iterable[str]) -> list[tuple[Any, ...]]:
+    """What writes receipts of these names; in the transaction that has their messages."""
     global _tidied_at
     now = time.time()
-    pipe.zadd(KEY, dict.fromkeys(names, now))
-    if abs(now - _tidied_at) > TIDY:
-        _tidied_at = now
-        pipe.zremrangebyscore(KEY, 0, now - KEPT)
+    write = ("ZADD", KEY, *chain.from_iterable((now, name) for name in names))
+    if abs(now - _tidied_at) < TIDY:
+        return [write]
+    _tidied_at = now
+    return [write, ("ZREMRANGEBYSCORE", KEY, 0, now - KEPT)]
 
 
 def among(client: Any, names: Iterable[str]) -> set[str]:

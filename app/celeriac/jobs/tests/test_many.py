@@ -175,7 +175,7 @@ def test_one_whose_process_died_after_the_commit_runs_once(app, broker, start_wo
 
 
 def test_a_process_that_dies_between_two_batches_leaves_one_to_be_published(app, broker, reconcile):
-    with killed_before(receipts, "write", calls=2):
+    with killed_before(receipts, "commands", calls=2):
         tasks.durable_add.delay_many([[number, 1] for number in range(1500)])
     assert len(queued(broker)) == 1000
 
@@ -241,6 +241,16 @@ def test_a_wiped_redis_has_lost_the_receipts_too(app, broker, reconcile):
 
 
 # --- Who unfolds them ----------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_written_as_celery_writes_them(app):
+    numbers = [(), (1,), (2**70, -0.5), (math.nan, math.inf, None), (True, 1e300, 0)]
+    alone = [Job.objects.get(pk=tasks.echo_all.delay(*each).id) for each in numbers]
+    ids = tasks.echo_all.delay_many(numbers)
+    batches.unfold_all()
+
+    together = [Job.objects.get(pk=pk) for pk in ids]
+    assert [(job.args, job.body) for job in together] == [(job.args, job.body) for job in alone]
 
 
 def test_what_redis_has_a_receipt_for_is_written_down_and_not_sent_twice(app, broker, reconcile):
