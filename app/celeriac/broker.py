@@ -2,18 +2,21 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import hiredis
 from celery import Celery
 from kombu import Connection, Producer
 from kombu.exceptions import BatchPublishError, KombuError
 from kombu.transport.redis import Channel, PublishBatch
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 #: What sending raises when Redis is away, full, or too slow to answer; the last when it keeps the results, too.
 BROKER_AWAY: tuple[type[Exception], ...] = (KombuError, RedisError, BatchPublishError, OSError)
+#: A command of Redis and its arguments.
+Command = tuple[Any, ...]
 #: Seconds that a caller waits for Redis at most.
 PATIENCE = 1.0
 
@@ -53,8 +56,27 @@ class Publisher:
             self.close()
             raise
 
+    def execute(self, commands: Sequence[Command]) -> None:
+        """In one round trip, on a connection of its own: a client's pool, pipeline and parser cost 50 us.
+
+        Within ``connected``. Raises what Redis raises.
+        """
+        try:
+            self.wire._sock.sendall(b"".join(hiredis.pack_command(command) for command in commands))
+            for _ in commands:
+                while (answer := self.answers.gets()) is False:
+                    if not (data := self.wire._sock.recv(65536)):
+                        raise ConnectionError("Redis closed the connection")
+                    self.answers.feed(data)
+                if isinstance(answer, Exception):
+                    raise answer
+        except BaseException:  # a time limit, too: the next one would read this one's answer
+            self.close()
+            raise
+
     def close(self) -> None:
         if self.connection:
+            self.wire.disconnect()
             self.connection.release()
             self.connection = None
             self.declared.clear()
@@ -64,6 +86,9 @@ class Publisher:
         # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
         self.connection.ensure_connection(max_retries=1, interval_start=0)
         self.channel = self.connection.channel()
+        self.wire = self.channel.pool.make_connection()
+        self.wire.connect()
+        self.answers = hiredis.Reader(replyError=ResponseError)
         self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
 
 

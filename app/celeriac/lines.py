@@ -1,6 +1,7 @@
 """A log line for each of very many things."""
 
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +14,18 @@ as_json = False
 
 def say(logger: str, event: str, **about: Any) -> None:
     """An INFO line, as structlog writes it; but as JSON it costs 5 us here, and 100 through structlog and logging."""
+    say_each(logger, event, [about])
+
+
+def say_each(logger: str, event: str, each: Iterable[dict[str, Any]]) -> None:
+    """A line about each, all written at once."""
     if not as_json:
-        structlog.get_logger(logger).info(event, **about)
+        for about in each:
+            structlog.get_logger(logger).info(event, **about)
         return
-    line = {**structlog.contextvars.get_contextvars(), **about, "event": event, "level": "info", "logger": logger}
-    line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    sys.stderr.write(orjson.dumps(line, default=repr).decode() + "\n")
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    rest = {"event": event, "level": "info", "logger": logger, "timestamp": now}
+    context = structlog.contextvars.get_contextvars()
+    sys.stderr.write(
+        "".join(orjson.dumps({**context, **about, **rest}, default=repr).decode() + "\n" for about in each)
+    )

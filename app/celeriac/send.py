@@ -3,15 +3,19 @@
 Celery asks its router, its settings and its queues anew for every ``delay()``, and needs a second round trip for the
 event that says so: 400 us. What has no options of its own needs none of that; the message is the same, key by key, and
 so are the signals. Everything else, and everything that goes wrong, is Celery's own way.
+
+While nobody but our log listens to the signals, a message is a text whose gaps are filled in (5 us). Otherwise it is
+made of its parts, which who listens may change (40 us).
 """
 
 import math
 import os
 import time
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache
+from itertools import count
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
 import orjson
@@ -26,15 +30,25 @@ from kombu import Queue
 from kombu.common import maybe_declare
 from kombu.exceptions import EncodeError
 from kombu.transport.redis import Channel
-from kombu.utils.json import dumps
-from kombu.utils.uuid import uuid
+from kombu.utils.json import JSONEncoder
 
-from celeriac.broker import publisher
+from celeriac.broker import Command, publisher
+from celeriac.sampling import Sampler
+from celeriac.transport import process
+from celeriac.worker import logs
 
 #: Arguments whose ``repr`` is what ``saferepr`` says.
 PLAIN: frozenset[type] = frozenset({int, float, bool, type(None)})
 #: Messages in one command.
 CHUNK = 1000
+#: What a message says of what follows its task, when nothing does.
+EMBEDDED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+#: A value in the text of a message that is filled in.
+GAP = "\0"
+
+_encode = JSONEncoder().encode
+_tags = count(1)
+_sampler = Sampler()
 
 
 # --- What is the same in all messages of a task --------------------------------------------------------------
@@ -90,21 +104,50 @@ def is_direct(queue: Any) -> bool:
     return type(queue) is Queue and queue.exchange.type == "direct" and not getattr(queue, "expires", None)
 
 
+class Call(NamedTuple):
+    """What to send."""
+
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    task_id: str
+
+
 class Sender:
-    """Sends messages of one task."""
+    """Sends messages of one task. Its calls raise TypeError for arguments that the task does not take."""
 
     def __init__(self, app: Celery, task: Any, queue: Queue) -> None:
         self.app, self.task, self.queue = app, task, queue
         self.sent_event = bool(app.conf.task_send_sent_event)
         self.levels = app.conf.task_repr_maxlevels
+        self.longest_args, self.longest_kwargs = app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize
+        #: The text of a message with its gaps, and what it was made for.
+        self.text, self.made_for = "", tuple[Any, ...]()
+
+    def send(self, calls: Sequence[Call]) -> None:
+        """Raises one of ``BROKER_AWAY``; some of them may be in Redis then. Raises kombu's EncodeError before that."""
+        for start in range(0, len(calls), CHUNK):
+            some = calls[start : start + CHUNK]
+            if logs.listens_alone():
+                self.send_texts(some)
+            else:
+                messages = [(message := self.message(*call), as_json(message.body)) for call in some]
+                publish(self.app, self.queue, messages, self.sent_event)
 
     def message(self, args: Sequence[Any], kwargs: dict[str, Any], task_id: str) -> task_message:
-        """As ``celery.app.amqp.AMQP.as_task_v2`` makes it. Raises TypeError for arguments the task does not take."""
+        """As ``celery.app.amqp.AMQP.as_task_v2`` makes it."""
+        self.check(args, kwargs)
+        headers = self.headers(task_id, *self.family(task_id), *self.reprs(args, kwargs))
+        properties = {"correlation_id": task_id, "reply_to": self.app.thread_oid}
+        return task_message(headers=headers, properties=properties, body=(args, kwargs, {**EMBEDDED}), sent_event=None)
+
+    def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         if self.task.typing:
             self.task.__header__(*args, **kwargs)
-        parent = self.app.current_worker_task
-        request = parent.request if parent else None
-        headers = {
+
+    def headers(
+        self, task_id: str, root_id: str, parent_id: str | None, argsrepr: str, kwargsrepr: str
+    ) -> dict[str, Any]:
+        return {
             "lang": "py",
             "task": self.task.name,
             "id": task_id,
@@ -115,38 +158,86 @@ class Sender:
             "group_index": None,
             "retries": 0,
             "timelimit": [self.task.time_limit, self.task.soft_time_limit],
-            "root_id": (request.root_id or request.id) if request else task_id,
-            "parent_id": request.id if request else None,
-            "argsrepr": self.repr_of(args, args, self.app.amqp.argsrepr_maxsize),
-            "kwargsrepr": self.repr_of(kwargs, kwargs.values(), self.app.amqp.kwargsrepr_maxsize),
+            "root_id": root_id,
+            "parent_id": parent_id,
+            "argsrepr": argsrepr,
+            "kwargsrepr": kwargsrepr,
             "origin": origin(os.getpid()),
             "ignore_result": self.task.ignore_result,
             "replaced_task_nesting": 0,
             "stamped_headers": None,
             "stamps": {},
         }
-        properties = {"correlation_id": task_id, "reply_to": self.app.thread_oid}
-        body = (args, kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
-        return task_message(headers=headers, properties=properties, body=body, sent_event=None)
+
+    def family(self, task_id: str) -> tuple[str, str | None]:
+        """The ids of the root and of the parent."""
+        if (parent := self.app.current_worker_task) is None:
+            return task_id, None
+        return parent.request.root_id or parent.request.id, parent.request.id
+
+    def reprs(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[str, str]:
+        argsrepr = self.repr_of(args, args, self.longest_args)
+        return argsrepr, self.repr_of(kwargs, kwargs.values(), self.longest_kwargs) if kwargs else "{}"
 
     def repr_of(self, value: Any, parts: Any, most: int) -> str:
         if all(type(part) in PLAIN for part in parts) and len(text := repr(value)) < most:
             return text
         return saferepr(value, most, maxlevels=self.levels)
 
-    def publish(self, messages: Sequence[task_message]) -> None:
-        """Raises one of ``BROKER_AWAY``; some of them may be in Redis then."""
-        for start in range(0, len(messages), CHUNK):
-            some = messages[start : start + CHUNK]
-            publish(self.app, self.queue, [(message, encoded(message)) for message in some], self.sent_event)
+    # --- As text ---------------------------------------------------------------------------------------------
+
+    def send_texts(self, calls: Sequence[Call]) -> None:
+        context = logs.receiver.get_task_context()
+        raw = list(self.texts(calls, as_json(context) if context else "{}"))
+        shown = calls[: _sampler.shows(len(calls), time.monotonic())] if self.sent_event else ()
+        push(self.app, self.queue, raw, [self.message(*call).headers for call in shown])
+        logs.say_sent(self.task.name, self.queue.name, [call.task_id for call in calls])
+
+    def texts(self, calls: Sequence[Call], context: str) -> Iterator[bytes]:
+        """What lists in Redis hold; ``context`` is that of the log, as JSON."""
+        text, me, reply_to = self.template(), process(), quoted(self.app.thread_oid)
+        parent = self.app.current_worker_task
+        for args, kwargs, task_id in calls:
+            self.check(args, kwargs)
+            body = f"[{as_json(args)}, {as_json(kwargs) if kwargs else '{}'}, {EMBEDDED_JSON}]"
+            argsrepr, kwargsrepr = map(quoted, self.reprs(args, kwargs))
+            root, parents = (quoted(task_id), "null") if parent is None else map(as_json, self.family(task_id))
+            quoted_id, tag = quoted(task_id), f'"{me}-{next(_tags)}"'
+            gaps = (in_base64(body), quoted_id, root, parents, argsrepr, kwargsrepr, context, quoted_id, reply_to, tag)
+            yield (text % gaps).encode()
+
+    def template(self) -> str:
+        task = self.task
+        wanted = (os.getpid(), task.ignore_result, task.time_limit, task.soft_time_limit)
+        if wanted != self.made_for:
+            headers = self.headers(GAP, GAP, GAP, GAP, GAP) | {logs.CONTEXT: GAP}
+            properties = {"correlation_id": GAP, "reply_to": GAP, **delivery_mode(self.app, self.queue)}
+            text = envelope(GAP, headers, properties, "", self.queue.name, tag=GAP)
+            self.text, self.made_for = text.replace("%", "%%").replace(quoted(GAP), "%s"), wanted
+        return self.text
 
 
-def encoded(message: task_message) -> str:
-    """The body. Raises kombu's EncodeError for what is no JSON."""
+def as_json(value: Any) -> str:
+    """As kombu does it, which makes a new encoder for each. Raises its EncodeError for what is no JSON."""
     try:
-        return dumps(message.body)
+        return _encode(value)
     except Exception as error:
         raise EncodeError(str(error)) from error
+
+
+EMBEDDED_JSON = as_json(EMBEDDED)
+
+
+def in_base64(body: str) -> str:
+    return quoted(b2a_base64(body.encode(), newline=False).decode())
+
+
+def new_id() -> str:
+    """A random UUID, as ``uuid.uuid4``, which makes an object of it first."""
+    digits = os.urandom(16).hex()
+    return (
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
+    )
 
 
 # --- To Redis --------------------------------------------------------------------------------------------------
@@ -157,23 +248,12 @@ def publish(
     queue: Queue,
     messages: Sequence[tuple[task_message, str]],
     sent_event: bool,
-    also: Sequence[tuple[Any, ...]] = (),
+    also: Sequence[Command] = (),
 ) -> None:
-    """Messages with their bodies as JSON, in one round trip. Raises one of ``BROKER_AWAY``.
-
-    The commands ``also`` are executed if the messages come to be there, and not otherwise.
-    """
-    with connected(app, queue) as channel:
-        client = channel._create_client()
-        raw = [encode(app, queue, message, body) for message, body in messages]
-        with client.pipeline(transaction=bool(also)) as pipe:
-            pipe.lpush(queue.name, *raw)
-            for command in also:
-                pipe.execute_command(*command)
-            if sent_event:
-                events = sent_events(queue, [message.headers for message, _ in messages])
-                send_events(app, channel, pipe, origin(os.getpid()), events)
-            pipe.execute()
+    """Messages with their bodies as JSON, in one round trip. Raises one of ``BROKER_AWAY``."""
+    raw = [encode(app, queue, message, body) for message, body in messages]
+    number = _sampler.shows(len(messages), time.monotonic()) if sent_event else 0
+    push(app, queue, raw, [message.headers for message, _ in messages[:number]], also)
     for message, _ in messages:
         signals.after_task_publish.send(
             sender=message.headers["task"],
@@ -184,14 +264,24 @@ def publish(
         )
 
 
-@contextmanager
-def connected(app: Celery, queue: Queue) -> Iterator[Channel]:
+def push(
+    app: Celery, queue: Queue, raw: Sequence[bytes], shown: Sequence[dict[str, Any]], also: Sequence[Command] = ()
+) -> None:
+    """``shown`` are the headers of those for which there are events. Raises one of ``BROKER_AWAY``.
+
+    The commands ``also`` are executed if the messages come to be there, and not otherwise.
+    """
     mine = publisher(app)
     with mine.connected() as channel:
         if queue.name not in mine.declared:
             maybe_declare(queue, channel)
             mine.declared.add(queue.name)
-        yield channel
+        commands: list[Command] = [("LPUSH", queue.name, *raw)]
+        if also:
+            commands = [("MULTI",), *commands, *also, ("EXEC",)]
+        if shown:
+            commands += event_commands(app, channel, origin(os.getpid()), sent_events(queue, shown))
+        mine.execute(commands)
 
 
 def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes:
@@ -207,24 +297,29 @@ def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes
         properties=properties,
         retry_policy=setting(app, "task_publish_retry_policy"),
     )
-    about = {"delivery_mode": queue.exchange.delivery_mode or setting(app, "task_default_delivery_mode")}
-    return envelope(body, headers, {**properties, **about}, "", queue.name)
+    return envelope(body, headers, {**properties, **delivery_mode(app, queue)}, "", queue.name).encode()
 
 
-def envelope(body: str, headers: dict[str, Any], properties: dict[str, Any], exchange: str, routing_key: str) -> bytes:
+def delivery_mode(app: Celery, queue: Queue) -> dict[str, int]:
+    return {"delivery_mode": queue.exchange.delivery_mode or setting(app, "task_default_delivery_mode")}
+
+
+def envelope(
+    body: str, headers: dict[str, Any], properties: dict[str, Any], exchange: str, routing_key: str, tag: str = ""
+) -> str:
     """A message as kombu's virtual transports write it."""
     delivery = {"delivery_info": {"exchange": exchange, "routing_key": routing_key}, "priority": 0}
     whole = {
-        "body": b64encode(body.encode()).decode(),
+        "body": body if body == GAP else b2a_base64(body.encode(), newline=False).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": headers,
-        "properties": {**properties, **delivery, "body_encoding": "base64", "delivery_tag": uuid()},
+        "properties": {**properties, **delivery, "body_encoding": "base64", "delivery_tag": tag or new_id()},
     }
-    return dumps(whole).encode()
+    return _encode(whole)
 
 
-def sent_events(queue: Queue, headers_of: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def sent_events(queue: Queue, headers_of: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """``task-sent``, as Celery says it."""
     common: dict[str, Any] = {"type": "task-sent", "queue": queue.name, "exchange": "", "routing_key": queue.name}
     common |= {"timestamp": time.time(), "eta": None, "expires": None}
@@ -243,16 +338,15 @@ def sent_events(queue: Queue, headers_of: list[dict[str, Any]]) -> list[dict[str
     ]
 
 
-def send_events(app: Celery, channel: Channel, client: Any, hostname: str, events: list[dict[str, Any]]) -> None:
-    """In one message, of the node ``hostname``. ``client`` may be a pipeline."""
+def event_commands(app: Celery, channel: Channel, hostname: str, events: list[dict[str, Any]]) -> list[Command]:
+    """What sends them, in one message, of the node ``hostname``."""
     common = {"hostname": hostname, "utcoffset": utcoffset(), "pid": os.getpid()}
     whole = [{**common, "clock": app.clock.forward(), **event} for event in events]
     alone = len(whole) == 1
     exchange, key = setting(app, "event_exchange"), events[0]["type"].replace("-", ".") if alone else "task.multi"
     body = orjson.dumps(whole[0] if alone else whole).decode()
     raw = envelope(body, {"hostname": hostname}, {"delivery_mode": 1}, exchange, key)
-    for topic in channel._get_publish_topics(exchange, key):
-        client.publish(topic, raw)
+    return [("PUBLISH", topic, raw) for topic in channel._get_publish_topics(exchange, key)]
 
 
 @cache

@@ -359,11 +359,12 @@ class Channel(stock.Channel):
             answer = self.script("fetch", keys, [prefix, first, room], pipe)
         found = list(zip(answer[::2], answer[1::2], strict=True))
         self.may_have_more = len(found) >= room
+        for index in dict.fromkeys(answer[::2]):
+            self._queue_cycle.rotate(lists[index][1])  # the others are first next time
         messages = []
         for number, (index, raw) in enumerate(found, first):
             queue, tag = lists[index][1], f"{prefix}{number:012}"
             self.queue_of[tag] = queue
-            self._queue_cycle.rotate(queue)
             if message := readable(raw):
                 messages.append(Fetched(queue, tag, message, raw))
             else:

@@ -9,7 +9,6 @@ The ids of a batch differ in their last four digits; what comes before is the ba
 """
 
 import json
-import logging
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -19,15 +18,13 @@ from itertools import chain
 from typing import Any
 
 import orjson
-from celery import signals
 from celery.app.amqp import task_message
 from django.db import connection, transaction
-from kombu.utils.json import JSONEncoder, dumps
-from kombu.utils.uuid import uuid
+from kombu.utils.json import dumps
 
 from celeriac import send
 from celeriac.jobs import HEADER, enqueue, receipts
-from celeriac.send import CHUNK, PLAIN, Sender
+from celeriac.send import CHUNK, PLAIN, Sender, as_json, new_id
 from celeriac.worker import logs
 
 #: Digits of an id that are the batch's.
@@ -53,8 +50,6 @@ FROM batch, LATERAL (
     FROM string_to_table(jobs, E'\\n') WITH ORDINALITY AS lines (line, number)
 ) AS one
 ON CONFLICT (id) DO NOTHING"""  # somebody sent another one with this id
-
-as_json = JSONEncoder().encode
 
 
 # --- Fold ------------------------------------------------------------------------------------------------------
@@ -91,7 +86,7 @@ class Folded:
         whole = send.encode(self.sender.app, self.sender.queue, first, "").decode()
         tag = json.loads(whole)["properties"]["delivery_tag"]
         ends = ENDS[: len(self.args)]
-        new_tag = uuid()[:OWN]
+        new_tag = new_id()[:OWN]
         # What stands in the first one's message -> what stands there in each.
         columns = {
             f"{self.id}0000": [f"{self.id}{end}".encode() for end in ends],
@@ -103,25 +98,17 @@ class Folded:
         template = "%b".join(parts[::2]).encode()
         return [template % row for row in zip(*(columns[place] for place in parts[1::2]), strict=True)]
 
-    def tell(self) -> None:
-        """``after_task_publish``, which writes to the log that it was."""
-        name, queue = self.sender.task.name, self.sender.queue.name
-        for job_id in self.ids():
-            headers = {**self.message.headers, "id": job_id}
-            signals.after_task_publish.send(sender=name, headers=headers, exchange="", routing_key=queue)
-
 
 def fold(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> Folded | None:
     """As one row; none of what cannot be one, because its messages are not alike, or would not fail alone.
 
     Raises what ``sender.message`` raises for arguments that the task does not take.
     """
-    batch = uuid()[:OWN]
+    batch = new_id()[:OWN]
     first = sender.message(arguments[0], {}, batch + ENDS[0])
-    if sender.task.typing:
-        for each in arguments[1:]:
-            sender.task.__header__(*each)
-    if somebody_listens(sender.task.name):
+    for each in arguments[1:]:
+        sender.check(each, {})
+    if not logs.listens_alone():  # who else listens may change any of the messages
         return None
     try:
         args, reprs = written(sender, arguments)
@@ -130,27 +117,18 @@ def fold(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> Folded | None:
     if not "".join(reprs).isprintable() or any("__type__" in each for each in args):  # what kombu may fail to read
         return None
     headers = {HEADER: True, **first.headers, "argsrepr": batch}
-    rest = send.encoded(first).removeprefix(f"[{as_json(arguments[0])}")
+    rest = as_json(first.body).removeprefix(f"[{as_json(arguments[0])}")
     return Folded(sender, batch, first._replace(headers=headers), args, reprs, rest)
 
 
 def written(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> tuple[list[str], list[str]]:
     """Each as JSON, and as text; of numbers all at once, in a quarter of the time."""
-    most = sender.app.amqp.argsrepr_maxsize
+    most = sender.longest_args
     if set(map(type, chain.from_iterable(arguments))) <= PLAIN:
         reprs = list(map(repr, arguments))
         if max(map(len, reprs)) < most:
             return [f"[{args}]" for args in as_json(arguments)[2:-2].split("], [")], reprs
     return [as_json(each) for each in arguments], [sender.repr_of(each, each, most) for each in arguments]
-
-
-def somebody_listens(name: str) -> bool:
-    """Whether somebody wants to hear of each message, and may change it.
-
-    celeriac.worker.logs, which always does, adds the same to all of them, and writes a line for each to the log.
-    """
-    listeners = (signal._live_receivers(name) for signal in (signals.before_task_publish, signals.after_task_publish))
-    return any(getattr(each, "__self__", None) is not logs.receiver for each in chain.from_iterable(listeners))
 
 
 def record_new(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> list[str] | None:
@@ -184,15 +162,9 @@ def receipt_of(batch: str) -> str:
 def publish(batches: Iterable[Folded]) -> None:
     """Each in one round trip. Raises one of ``BROKER_AWAY``."""
     for batch in batches:
-        queue = batch.sender.queue
-        raw = batch.encoded()
-        with send.connected(batch.sender.app, queue) as channel, channel._create_client().pipeline() as pipe:
-            pipe.lpush(queue.name, *raw)
-            for command in receipts.commands([receipt_of(batch.id)]):
-                pipe.execute_command(*command)
-            pipe.execute()  # both, or neither
-        if logging.getLogger(logs.LOGGER).isEnabledFor(logging.INFO):
-            batch.tell()
+        app, task, queue = batch.sender.app, batch.sender.task, batch.sender.queue
+        send.push(app, queue, batch.encoded(), shown=(), also=receipts.commands([receipt_of(batch.id)]))
+        logs.say_sent(task.name, queue.name, batch.ids())
 
 
 # --- Unfold ------------------------------------------------------------------------------------------------------

@@ -9,17 +9,21 @@ import logging
 import os
 import pickle
 import time
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from billiard.common import terminate_handler_fired
 from billiard.einfo import ExceptionInfo
 from billiard.pool import MaybeEncodingError
-from celery import current_app
+from celery import Celery, current_app, signals
+from celery.app import trace
+from celery.app.task import Context as StockContext
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.utils.threads import _FastLocalStack
 from kombu.utils.json import loads
 
 from celeriac.app import RESULTS_AWAY
@@ -33,10 +37,30 @@ logger = logging.getLogger(__name__)
 
 #: Seconds of durable jobs that have ended and are not written down: they run again when the worker is killed.
 UNSAID = 0.01
+#: What Celery takes out of a message's headers to see which are the sender's own.
+CELERYS = {*vars(StockContext), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
+#: ``json.loads``, which looks for the encoding, and for white space, first.
+decode = json.JSONDecoder().raw_decode
 #: Made by the pool before it forks.
 slots: Sequence[Slot] = ()
 #: Tasks that this child ran, beyond one for each job of the pool; and whether one of them wants it to end.
 more_than_jobs, leaving = 0, False
+
+
+def prepare(app: Celery) -> None:
+    """Before the children are forked: what Celery's tracer does in each of them, but quicker."""
+    trace.Context = Context  # type: ignore[misc]
+    for task in app.tasks.values():
+        task.request_stack = _FastLocalStack()  # in C, for tracers that run in the thread that made them (6 us)
+    for signal in (signals.task_prerun, signals.task_success, signals.task_postrun):
+        signal.use_caching, signal.sender_receivers_cache = True, WeakKeyDictionary()  # as Signal(use_caching=True)
+
+
+class Context(StockContext):
+    """Celery's, which lists the names of all its attributes for each task (10 us)."""
+
+    def _get_custom_headers(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+        return {name: value for name, value in dict(*args, **kwargs).items() if name not in CELERYS} or None
 
 
 class Batch:
@@ -46,6 +70,7 @@ class Batch:
         self.slot, self.hostname = slot, hostname
         self.events, self.unsent = events, list[Event]()
         self.task_id = ""
+        self.backend = current_app.backend
         #: What is to be stored, in the order in which it was written down: results ("row") and ends of durable jobs
         #: ("job"); and when that was done last.
         self.kept: list[tuple[str, Any]] = []
@@ -58,7 +83,7 @@ class Batch:
 
     def run(self, messages: Sequence[bytes]) -> None:
         tasks = current_app._tasks
-        read = [json.loads(raw) for raw in messages]
+        read = [decode(raw.decode())[0] for raw in messages]
         self.claim([message["headers"] for message in read if HEADER in message["headers"]])
         began = time.monotonic()
         for index, message in enumerate(read):
@@ -122,7 +147,9 @@ class Batch:
         """What Celery's ``Request`` and ``fast_trace_task`` add to a message's headers."""
         properties = message["properties"]
         delivery = properties["delivery_info"]
-        args, kwargs, embed = loads(b64decode(message["body"]))
+        body = a2b_base64(message["body"])
+        # kombu's asks about every map in it (5 us) whether it stands for something else.
+        args, kwargs, embed = loads(body) if b"__type__" in body else decode(body.decode())[0]
         # What others follow is stored before they can ask for it.
         self.simple = not (embed and (embed.get("chord") or embed.get("chain") or embed.get("callbacks")))
         request.update(
@@ -166,7 +193,7 @@ class Batch:
     def store(self) -> None:
         """What is kept, but for what the main process has stored, because one of the tasks was slow."""
         if kept := self.kept[self.slot.stored :]:
-            current_app.backend.store_kept(kept, patient=True)
+            self.backend.store_kept(kept, patient=True)
             self.slot.stored = len(self.kept)
         self.stored_at = time.monotonic()
 

@@ -1,7 +1,7 @@
 """A child's events, for Flower and whoever else watches: sent with those of its batch, and not all when there are many.
 
-An event costs as much as a quick task. Flower is complete up to ``SHOWN`` tasks a second in each child; of more, it
-shows so many, and a row that says how many it does not.
+Flower is complete up to ``SHOWN`` tasks a second in each child; of more, it shows so many, and a row that says how
+many it does not.
 """
 
 import logging
@@ -12,13 +12,12 @@ from typing import Any
 from celery import current_app
 
 from celeriac.broker import BROKER_AWAY, Publisher
-from celeriac.send import send_events
+from celeriac.sampling import SHOWN, Sampler
+from celeriac.send import event_commands
 
 logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
-#: Tasks a second for which a child sends events; and as many at once.
-SHOWN = 100
 
 
 class Events:
@@ -28,20 +27,16 @@ class Events:
         self.app = current_app._get_current_object()
         self.publisher = Publisher(self.app)
         self.hostname = hostname
-        self.may_show, self.counted_at = float(SHOWN), time.monotonic()
+        self.sampler = Sampler()
         #: Tasks that are not shown: since the last events were sent, and in this minute.
         self.hidden, self.hidden_in_minute, self.minute = 0, 0, 0
         self.summed_up_at = 0.0
 
     def shows(self, now: float) -> bool:
         """Whether the next task's events are sent."""
-        self.may_show = min(SHOWN, self.may_show + (now - self.counted_at) * SHOWN)
-        self.counted_at = now
-        if self.may_show < 1:
-            self.hidden += 1
-            return False
-        self.may_show -= 1
-        return True
+        shown = self.sampler.shows(1, now)
+        self.hidden += 1 - shown
+        return bool(shown)
 
     def send(self, events: list[Event]) -> None:
         """In one message. While Redis is away nobody watches: they are dropped."""
@@ -53,7 +48,7 @@ class Events:
             return
         try:
             with self.publisher.connected() as channel:
-                send_events(self.app, channel, channel._create_client(), self.hostname, events)
+                self.publisher.execute(event_commands(self.app, channel, self.hostname, events))
         except BROKER_AWAY as error:
             logger.debug("%d events are dropped: %s", len(events), error)
 

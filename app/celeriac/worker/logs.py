@@ -4,20 +4,31 @@ django-structlog's, but that a quick task does not also say that it begins: one 
 """
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
+from celery.signals import after_task_publish, before_task_publish
 from django_structlog.celery import signals as extras
 from django_structlog.celery.receivers import CeleryReceiver
 
-from celeriac.lines import say
+from celeriac.lines import say, say_each
 from celeriac.worker import running
 
 LOGGER = "celeriac.tasks"
+#: The header with the context of who sent the task.
+CONTEXT = "__django_structlog__"
 logger = structlog.get_logger(LOGGER)
 
 
 class Receiver(CeleryReceiver):
+    #: Its entries among the receivers of the two signals of sending.
+    mine: tuple[Any, ...] = ()
+
+    def connect_worker_signals(self) -> None:
+        super().connect_worker_signals()
+        self.mine = tuple([signal.receivers[-1]] for signal in (before_task_publish, after_task_publish))
+
     def get_task_context(self) -> dict[str, Any]:
         context = structlog.contextvars.get_contextvars()
         if "task_id" in context:
@@ -28,27 +39,40 @@ class Receiver(CeleryReceiver):
         self, sender: Any = None, headers: Any = None, body: Any = None, routing_key: Any = None, **kwargs: Any
     ) -> None:
         about = headers if headers and "id" in headers else body
-        name, task_id = about.get("task"), about.get("id")
-        say(LOGGER, "task_enqueued", child_task_id=task_id, child_task_name=name, routing_key=routing_key)
+        say_sent(about.get("task"), routing_key, [about.get("id")])
 
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
         structlog.contextvars.clear_contextvars()
-        context = getattr(task.request, "__django_structlog__", None) or {}
+        request = task.request
+        context = getattr(request, CONTEXT, None) or {}
         structlog.contextvars.bind_contextvars(task_id=task_id, **context)
-        extras.bind_extra_task_metadata.send(sender=self.receiver_task_prerun, task=task, logger=logger)
-        task.request._django_structlog_started_at = time.monotonic_ns()
+        if extras.bind_extra_task_metadata.receivers:
+            extras.bind_extra_task_metadata.send(sender=self.receiver_task_prerun, task=task, logger=logger)
+        request._django_structlog_started_at = time.monotonic_ns()
         if running.batch is None:
             say(LOGGER, "task_started", task=task.name)
 
     def receiver_task_success(self, result: Any = None, sender: Any = None, **kwargs: Any) -> None:
-        extras.pre_task_succeeded.send(sender=self.receiver_task_success, logger=logger, result=result)
+        if extras.pre_task_succeeded.receivers:
+            extras.pre_task_succeeded.send(sender=self.receiver_task_success, logger=logger, result=result)
         milliseconds = (time.monotonic_ns() - sender.request._django_structlog_started_at) / 1e6
         say(LOGGER, "task_succeeded", task=sender.name, duration_ms=round(milliseconds))
 
 
+def listens_alone() -> bool:
+    """Whether nobody else listens to what is sent: then it need not be asked, and writes its lines together."""
+    now = (before_task_publish.receivers, after_task_publish.receivers)
+    return now == receiver.mine and not extras.modify_context_before_task_publish.receivers
+
+
+def say_sent(task: Any, queue: Any, task_ids: Iterable[Any]) -> None:
+    about = ({"child_task_id": task_id, "child_task_name": task, "routing_key": queue} for task_id in task_ids)
+    say_each(LOGGER, "task_enqueued", about)
+
+
 def say_that_it_runs(request: Any) -> None:
     """Of a task that is not quick; ``request`` is the main process's."""
-    context = request.request_dict.get("__django_structlog__") or {}
+    context = request.request_dict.get(CONTEXT) or {}
     say(LOGGER, "task_started", task=request.name, task_id=request.id, **context)
 
 

@@ -120,6 +120,7 @@ class TaskPool(stock.TaskPool):
 
     def on_start(self) -> None:
         batch.slots = make_slots(max(64, 4 * self.limit))
+        batch.prepare(self.app)
         gc.collect()
         gc.freeze()  # what is here by now is not looked through again and again, nor copied into each child
         super().on_start()
@@ -384,7 +385,7 @@ class Batches(bootsteps.StartStopStep):
             if index in ends:
                 self.end(self.request(fetched), fetched, ends[index])
             else:
-                self.succeeded(fetched)
+                self.channel.acknowledge(fetched.tag)
         if current >= 0:
             self.begun(each, current)
         self.put_back([fetched for fetched in left if fetched not in each.claiming])
@@ -472,11 +473,7 @@ class Batches(bootsteps.StartStopStep):
             if end[0]:
                 self.put_back([fetched])
             else:
-                self.succeeded(fetched)
-
-    def succeeded(self, fetched: Fetched) -> None:
-        state.successful_requests.add(id_of(fetched))
-        self.channel.acknowledge(fetched.tag)
+                self.channel.acknowledge(fetched.tag)
 
     def request(self, fetched: Fetched) -> Request | None:
         """Celery's request; none for a message that says nothing."""

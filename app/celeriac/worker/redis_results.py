@@ -1,9 +1,11 @@
 """Results in Redis, in one round trip: ``CELERY_RESULT_BACKEND=redis``. No models here: Celery may ask early for it."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from celery import states
+
+from celeriac import send
 
 #: KEYS: those of results; ARGV: their value, and for how many seconds it is kept (0: for ever), for each.
 STORE_IN_REDIS = """
@@ -46,7 +48,10 @@ class RedisMixin:
     def row(self: Any, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None) -> tuple:
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         expires = self.failure_expires if state == states.FAILURE else self.expires
-        return (self.get_key_for_task(task_id), self.encode({**meta, "task_id": task_id}), int(expires or 0))
+        whole = {**meta, "task_id": task_id}
+        plain = self.serializer == "json" and not self.compression
+        value = send.as_json(whole) if plain else self.encode(whole)
+        return (self.get_key_for_task(task_id), value, int(expires or 0))
 
     def _get_result_meta(
         self: Any, result: Any, state: str, traceback: Any, request: Any, format_date: bool = True, encode: bool = False
@@ -58,7 +63,7 @@ class RedisMixin:
             self._extended = bool(self.app.conf.find_value_for_key("extended", "result"))
         meta: dict[str, Any] = {"status": state, "result": result, "traceback": traceback}
         meta["children"] = self.current_task_children(request)
-        meta["date_done"] = datetime.now(UTC).astimezone(self.app.timezone).isoformat()
+        meta["date_done"] = datetime.now(self.app.timezone).isoformat()
         if request.group:
             meta["group_id"] = request.group
         if request.parent_id:
@@ -68,6 +73,12 @@ class RedisMixin:
             meta |= {"worker": request.hostname, "retries": request.retries}
             meta["queue"] = request.delivery_info.get("routing_key") if request.delivery_info else None
         return meta
+
+    def remove_pending_result(self: Any, result: Any) -> Any:
+        """Celery's, which unsubscribes from each result that is forgotten (8 us), asked for or not."""
+        if any(self._pending_results) or self.result_consumer.subscribed_to:
+            return super().remove_pending_result(result)  # type: ignore[misc]
+        return result
 
     def store_rows(self: Any, rows: list[Any]) -> None:
         """As soon as Redis is there."""

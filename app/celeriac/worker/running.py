@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from celery import current_app, states
+from celery import states
 
 if TYPE_CHECKING:
     from celeriac.worker.batch import Batch
@@ -15,10 +15,11 @@ def may_keep(backend: Any, task_id: str, state: str) -> bool:
 
     The main process says that of those that take time.
     """
-    return (
-        may_end(task_id)
+    return bool(
+        batch
+        and may_end(task_id)
         and state in (states.SUCCESS, states.STARTED)
-        and backend is current_app.backend
+        and backend is batch.backend
         and hasattr(backend, "row")
     )
 

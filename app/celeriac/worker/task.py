@@ -3,15 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from celery.app.amqp import task_message
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import Reject
-from kombu.utils.uuid import uuid
 
 from celeriac import send
 from celeriac.broker import BROKER_AWAY
 from celeriac.jobs import batches, execution, is_durable, matches
 from celeriac.jobs.enqueue import job_of, record, together
+from celeriac.send import Call
 
 
 class Task(DjangoTask):
@@ -31,27 +30,28 @@ class Task(DjangoTask):
     def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
         """Celery's; what has no options of its own is sent from what is prepared for the task."""
         sender = None if has_some(options) else send.sender_of(self)
-        if sender is None or not isinstance(args or (), list | tuple) or not isinstance(kwargs or {}, dict):
+        call = Call(args or (), kwargs or {}, task_id or send.new_id())
+        if sender is None or not isinstance(call.args, list | tuple) or not isinstance(call.kwargs, dict):
             return super().apply_async(args, kwargs, task_id, **options)
-        task_id = task_id or uuid()
         try:
-            self.send_all(sender, [sender.message(args or (), kwargs or {}, task_id)])
+            self.send_all(sender, [call])
         except BROKER_AWAY:  # Celery's way to try again, and to say so
-            return super().apply_async(args, kwargs, task_id, **options)
-        return self.sent(task_id)
+            return super().apply_async(args, kwargs, call.task_id, **options)
+        return self.sent(call.task_id, self.app.current_worker_task)
 
-    def send_all(self, sender: send.Sender, messages: list[task_message]) -> None:
+    def send_all(self, sender: send.Sender, calls: list[Call]) -> None:
         """To Redis, or to their rows. Raises one of ``BROKER_AWAY`` for what is not durable."""
         if is_durable(self.app, self.name):
+            queue = {"queue": sender.queue.name}
             with together():
-                record([job_of(self.app, self.name, message, {"queue": sender.queue.name}) for message in messages])
+                record([job_of(self.app, self.name, sender.message(*call), dict(queue)) for call in calls])
         else:
-            sender.publish(messages)
+            sender.send(calls)
 
-    def sent(self, task_id: str) -> Any:
+    def sent(self, task_id: str, parent: Any) -> Any:
         result = self.AsyncResult(task_id)
         result.ignored = self.ignore_result
-        if parent := self.app.current_worker_task:
+        if parent:
             parent.add_trail(result)
         return result
 
@@ -74,12 +74,11 @@ class Task(DjangoTask):
         each = [tuple(args) for args in arguments]
         ids = batches.record_new(sender, each) if is_durable(self.app, self.name) else None
         if ids is None:
-            messages = [sender.message(args, {}, uuid()) for args in each]
-            self.send_all(sender, messages)
-            ids = [message.headers["id"] for message in messages]
-        if self.app.current_worker_task:  # they are its children
+            ids = [send.new_id() for _ in each]
+            self.send_all(sender, [Call(args, {}, task_id) for args, task_id in zip(each, ids, strict=True)])
+        if parent := self.app.current_worker_task:
             for task_id in ids:
-                self.sent(task_id)
+                self.sent(task_id, parent)
         return ids
 
     def replace(self, sig: Any, *args: Any, **kwargs: Any) -> Any:

@@ -138,14 +138,13 @@ def test_who_listens_to_celerys_signals_hears_of_each(app):
     assert heard == ids
 
 
-def test_the_log_has_a_line_for_each(app, monkeypatch, caplog):
-    lines = []
-    caplog.set_level("INFO")
-    monkeypatch.setattr("celeriac.worker.logs.say", lambda name, event, **about: lines.append(about["child_task_id"]))
+def test_the_log_has_a_line_for_each(app, monkeypatch):
+    said = []
+    monkeypatch.setattr("celeriac.worker.logs.say_sent", lambda *about: said.append(about))
 
     ids = tasks.durable_add.delay_many([[1, 2], [3, 4]])
 
-    assert lines == ids
+    assert said == [("tests.tasks.durable_add", "default", ids)]
 
 
 # --- Who dies when -------------------------------------------------------------------------------------------------
