@@ -269,7 +269,8 @@ def push(
 ) -> None:
     """``shown`` are the headers of those for which there are events. Raises one of ``BROKER_AWAY``.
 
-    The commands ``also`` are executed if the messages come to be there, and not otherwise.
+    The commands ``also`` are executed if the messages come to be there, and not otherwise. They tell so to who asks
+    for it, and so nobody waits here for an answer.
     """
     mine = publisher(app)
     with mine.connected() as channel:
@@ -281,7 +282,7 @@ def push(
             commands = [("MULTI",), *commands, *also, ("EXEC",)]
         if shown:
             commands += event_commands(app, channel, origin(os.getpid()), sent_events(queue, shown))
-        mine.execute(commands)
+        mine.execute(commands, wait=not also)
 
 
 def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes:
