@@ -30,6 +30,8 @@ class Publisher:
         """``options`` are laid over ``broker_transport_options``."""
         self.app, self.batch_class, self.options = app, batch, options
         self.connection: Connection | None = None
+        #: For ``execute``: a connection of redis-py's.
+        self.wire: Any = None
         #: Names of queues that were declared through it.
         self.declared: set[str] = set()
 
@@ -83,11 +85,12 @@ class Publisher:
             self.unread -= 1
 
     def close(self) -> None:
-        if self.connection:
+        if self.wire:
             self.wire.disconnect()
+        if self.connection:
             self.connection.release()
-            self.connection = None
-            self.declared.clear()
+        self.connection = self.wire = None
+        self.declared.clear()
 
     def _connect(self) -> None:
         self.connection = self.app.connection_for_write(transport_options=self.options)

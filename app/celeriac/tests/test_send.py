@@ -4,18 +4,23 @@ import json
 import logging
 from base64 import b64decode
 from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
 from celery import signals
 from celery._state import _task_stack
 from celery.contrib.django.task import DjangoTask
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.saferepr import saferepr
 from django.test import override_settings
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kombu.exceptions import EncodeError, OperationalError
+from redis.exceptions import ResponseError
 
 from celeriac import send
+from celeriac.broker import publisher
+from celeriac.worker import logs
 from tests.tasks import durable, echo, work
 from tests.waiting import eventually
 
@@ -174,6 +179,50 @@ def test_while_redis_is_away_the_call_says_so_as_celerys_does(app, broker):
     broker.stop()
     with pytest.raises(OperationalError):
         echo.delay(1)
+
+
+def test_an_error_of_redis_is_raised_and_the_next_call_is_sent(app, redis):
+    with pytest.raises(ResponseError), publisher(app).connected():
+        publisher(app).execute([("SET", "text", "x"), ("LPUSH", "text", "y"), ("LPUSH", "default", "z")])
+    redis.client.delete("default")
+
+    assert echo.delay(1).id == json.loads(redis.client.rpop("default"))["headers"]["id"]
+
+
+def test_a_time_limit_while_redis_answers_leaves_no_answer_to_the_next_call(app, redis, monkeypatch):
+    class Interrupted:
+        def sendall(self, data):
+            publisher(app).wire.real.sendall(data)
+
+        def recv(self, size):
+            raise SoftTimeLimitExceeded
+
+        def __getattr__(self, name):
+            return getattr(publisher(app).wire.real, name)
+
+    echo.delay(1)
+    wire = publisher(app).wire
+    wire.real, wire._sock = wire._sock, Interrupted()
+    with pytest.raises(SoftTimeLimitExceeded):
+        echo.delay(2)
+    redis.client.delete("default")
+
+    with publisher(app).connected(), pytest.raises(ResponseError):
+        publisher(app).execute([("LPUSH", "default")])
+    assert echo.delay(3).id == json.loads(redis.client.rpop("default"))["headers"]["id"]
+
+
+def test_messages_that_are_sent_together_have_ids_and_tags_of_their_own(redis):
+    ids = echo.delay_many([[number] for number in range(3000)])
+    messages = [json.loads(raw) for raw in redis.client.lrange("default", 0, -1)]
+
+    assert len(set(ids)) == len({message["properties"]["delivery_tag"] for message in messages}) == 3000
+    assert all(UUID(each).version == 4 and str(UUID(each)) == each for each in ids)
+
+
+def test_nobody_listens_while_messages_are_compared(app):
+    """So that it is the text with its gaps that the tests above compare."""
+    assert logs.listens_alone()
 
 
 @given(st.lists(st.integers() | st.floats() | st.booleans() | st.none(), max_size=20).map(tuple))

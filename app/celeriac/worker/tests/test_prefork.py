@@ -42,7 +42,7 @@ def test_what_comes_before_a_slow_task_is_stored_and_what_comes_after_it_runs_el
     app, broker, start_worker, notes
 ):
     first = broker.send_all(quick(notes, 100, "first"))
-    (slow,) = broker.send_all([(work, notes.path, "slow", 12)])
+    (slow,) = broker.send_all([(work, notes.path, "slow", 20)])
     then = broker.send_all(quick(notes, 50, "then"))
     start_worker("-c", "1")
 
@@ -57,7 +57,7 @@ def test_what_comes_before_a_slow_task_is_stored_and_what_comes_after_it_runs_el
     eventually(lambda: done(then) == 50, 8)
 
     assert "slow ended" not in notes()
-    eventually(lambda: done([slow]) == 1, 15)
+    eventually(lambda: done([slow]) == 1, 25)
     assert Counter(Counter(notes()).values()) == {1: 302}
 
 
