@@ -31,7 +31,7 @@ ON_ITS_WAY = 5
 SCAN_EVERY, SCAN_UP_TO = 60.0, 50_000
 #: Messages in one round trip; jobs published in one look.
 CHUNK, MOST = 1000, 20_000
-#: Seconds of one look that go into unfolding batches, of 20 ms each; the beat has schedules to keep.
+#: Seconds of one look that go into unfolding batches, of some 30 ms each; the beat has schedules to keep.
 UNFOLDING = 1.0
 #: Counted up at every look. Wiped, or thrown back to an older value, it is not what it was.
 SENTINEL = "celeriac.sentinel"
