@@ -29,8 +29,7 @@ from celeriac.schedules.words import clock
 
 #: How many jobs the list counts and one click acts on, so that neither takes long with a million.
 MOST = 10_000
-#: Batches that the list unfolds, of some 30 ms each. There are more after a great many were sent, until the reconciler has
-#: been there.
+#: Batches that the list unfolds, of some 30 ms each. Only after a great many were sent are there more, for a while.
 AT_ONCE = 20
 #: What the list does not show and does not read.
 LONG = ("message", "body", "result", "traceback")
