@@ -68,7 +68,7 @@ def main(tasks: int = 2000, rounds: int = 2) -> None:
 
 
 def ours(task: str, count: int, folder: Path) -> dict[str, float]:
-    database().execute("TRUNCATE celeriac_job, django_celery_results_taskresult")
+    database().execute("TRUNCATE celeriac_job, celeriac_batch, django_celery_results_taskresult")
     done = shell(ENQUEUE.format(task=task, count=count))
     measured: dict[str, float] = json.loads(done.strip().splitlines()[-1])
     finished = "SELECT count(*) FROM django_celery_results_taskresult WHERE status = 'SUCCESS'"

@@ -28,6 +28,7 @@ DRIVE_PATIENCE = 3600
 #: What any column writes to Postgres while it is measured.
 TABLES = (
     "celeriac_job",
+    "celeriac_batch",
     "django_celery_results_taskresult",
     "procrastinate_jobs",
     "django_q_ormq",

@@ -106,6 +106,16 @@ def echo(value: Any) -> Any:
     return value
 
 
+@shared_task(durable=True)
+def echo_durable(value: Any) -> Any:
+    return value
+
+
+@shared_task(durable=True)
+def echo_all(*values: Any) -> Any:
+    return values
+
+
 class UnpicklableError(Exception):
     def __init__(self, text: str, number: int) -> None:
         super().__init__(text)

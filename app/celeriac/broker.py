@@ -58,23 +58,31 @@ class Publisher:
             self.close()
             raise
 
-    def execute(self, commands: Sequence[Command]) -> None:
+    def execute(self, commands: Sequence[Command], wait: bool = True) -> None:
         """In one round trip, on a connection of its own: a client's pool, pipeline and parser cost 50 us.
 
-        Within ``connected``. Raises what Redis raises.
+        Within ``connected``. Raises what Redis raises; not to ``wait`` for it is to learn of it at the next call.
         """
         try:
+            self.read()
             self.wire._sock.sendall(b"".join(hiredis.pack_command(command) for command in commands))
-            for _ in commands:
-                while (answer := self.answers.gets()) is False:
-                    if not (data := self.wire._sock.recv(65536)):
-                        raise ConnectionError("Redis closed the connection")
-                    self.answers.feed(data)
-                if isinstance(answer, Exception):
-                    raise answer
+            self.unread = len(commands)
+            if wait:
+                self.read()
         except BaseException:  # a time limit, too: the next one would read this one's answer
             self.close()
             raise
+
+    def read(self) -> None:
+        """The answers that are to come."""
+        while self.unread:
+            while (answer := self.answers.gets()) is False:
+                if not (data := self.wire._sock.recv(65536)):
+                    raise ConnectionError("Redis closed the connection")
+                self.answers.feed(data)
+            if isinstance(answer, Exception):
+                raise answer
+            self.unread -= 1
 
     def close(self) -> None:
         if self.wire:
@@ -92,6 +100,7 @@ class Publisher:
         self.wire = self.channel.pool.make_connection()
         self.wire.connect()
         self.answers = hiredis.Reader(replyError=ResponseError)
+        self.unread = 0
         self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
 
 

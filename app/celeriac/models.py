@@ -170,7 +170,8 @@ class Job(models.Model):
         CANCELLED = "cancelled"
 
     #: The task's id, and the idempotency key to hand to mail and payment services: the same at every attempt.
-    id = models.CharField(primary_key=True, max_length=255)
+    #: Compared byte by byte, not by the rules of a language.
+    id = models.CharField(primary_key=True, max_length=255, db_collation="C")
     task = models.CharField(max_length=255)
     queue = models.CharField(max_length=200)
     args = models.TextField("arguments")  # as text, to read; the message has them as they are
@@ -188,7 +189,8 @@ class Job(models.Model):
     created_at = models.DateTimeField()
     #: Not before this time: countdown, eta, or a retry's pause.
     due_at = models.DateTimeField()
-    #: When its message was given to Redis; empty when it is not there.
+    #: When its message was given to Redis. Empty when it is not there, and of a new job until a worker or the
+    #: reconciler has seen that it is (celeriac.jobs.receipts).
     published_at = models.DateTimeField(null=True)
     worker = models.CharField(max_length=200, blank=True)
     started_at = models.DateTimeField(null=True)
@@ -213,6 +215,28 @@ class Job(models.Model):
             models.Index(fields=["state", "created_at"], name="jobs_by_state"),
             models.Index(fields=["created_at"], name="jobs_by_age"),
         ]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.id}"
+
+
+class Batch(models.Model):
+    """New jobs of one task, in one row until somebody asks for one of them; celeriac.jobs.batches."""
+
+    #: What their ids begin with; four digits follow.
+    id = models.CharField(primary_key=True, max_length=32, db_collation="C")
+    task = models.CharField(max_length=255)
+    queue = models.CharField(max_length=200)
+    #: As a job's, of the first one.
+    message = models.JSONField()
+    #: What follows the arguments in the body of each.
+    rest = models.TextField()
+    #: A line for each: its arguments as JSON, and as text after a tab.
+    jobs = models.TextField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "batches"
 
     def __str__(self) -> str:
         return f"{self.task} {self.id}"

@@ -243,11 +243,17 @@ def new_id() -> str:
 # --- To Redis --------------------------------------------------------------------------------------------------
 
 
-def publish(app: Celery, queue: Queue, messages: Sequence[tuple[task_message, str]], sent_event: bool) -> None:
+def publish(
+    app: Celery,
+    queue: Queue,
+    messages: Sequence[tuple[task_message, str]],
+    sent_event: bool,
+    also: Sequence[Command] = (),
+) -> None:
     """Messages with their bodies as JSON, in one round trip. Raises one of ``BROKER_AWAY``."""
     raw = [encode(app, queue, message, body) for message, body in messages]
     number = _sampler.shows(len(messages), time.monotonic()) if sent_event else 0
-    push(app, queue, raw, [message.headers for message, _ in messages[:number]])
+    push(app, queue, raw, [message.headers for message, _ in messages[:number]], also)
     for message, _ in messages:
         signals.after_task_publish.send(
             sender=message.headers["task"],
@@ -258,17 +264,25 @@ def publish(app: Celery, queue: Queue, messages: Sequence[tuple[task_message, st
         )
 
 
-def push(app: Celery, queue: Queue, raw: Sequence[bytes], shown: Sequence[dict[str, Any]]) -> None:
-    """``shown`` are the headers of those for which there are events. Raises one of ``BROKER_AWAY``."""
+def push(
+    app: Celery, queue: Queue, raw: Sequence[bytes], shown: Sequence[dict[str, Any]], also: Sequence[Command] = ()
+) -> None:
+    """``shown`` are the headers of those for which there are events. Raises one of ``BROKER_AWAY``.
+
+    The commands ``also`` are executed if the messages come to be there, and not otherwise. They tell so to who asks
+    for it, and so nobody waits here for an answer.
+    """
     mine = publisher(app)
     with mine.connected() as channel:
         if queue.name not in mine.declared:
             maybe_declare(queue, channel)
             mine.declared.add(queue.name)
         commands: list[Command] = [("LPUSH", queue.name, *raw)]
+        if also:
+            commands = [("MULTI",), *commands, *also, ("EXEC",)]
         if shown:
             commands += event_commands(app, channel, origin(os.getpid()), sent_events(queue, shown))
-        mine.execute(commands)
+        mine.execute(commands, wait=not also)
 
 
 def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes:

@@ -21,7 +21,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django_celery_results.models import TaskResult
 
-from celeriac.jobs import is_durable, operate
+from celeriac.jobs import batches, is_durable, operate
 from celeriac.jobs.operate import CANCELLED, RETRIED, STOPPED, State
 from celeriac.models import Job
 from celeriac.readonly import ReadOnlyAdmin
@@ -29,6 +29,8 @@ from celeriac.schedules.words import clock
 
 #: How many jobs the list counts and one click acts on, so that neither takes long with a million.
 MOST = 10_000
+#: Batches that the list unfolds, of some 30 ms each. Only after a great many were sent are there more, for a while.
+AT_ONCE = 20
 #: What the list does not show and does not read.
 LONG = ("message", "body", "result", "traceback")
 
@@ -48,6 +50,7 @@ class CountedUpTo(Paginator):
 
 class JobList(ChangeList):
     def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet:
+        batches.unfold_all(most=AT_ONCE)
         return super().get_queryset(*args, **kwargs).defer(*LONG)
 
     def get_results(self, request: HttpRequest) -> None:
@@ -136,9 +139,15 @@ class JobAdmin(ReadOnlyAdmin):
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
         """One whose id is asked for is found at once; for words, the table is read."""
-        if search_term and Job.objects.filter(pk=search_term.strip()).exists():
-            return queryset.filter(pk=search_term.strip()), False
+        if term := search_term.strip():
+            batches.unfold_of([term])
+            if Job.objects.filter(pk=term).exists():
+                return queryset.filter(pk=term), False
         return super().get_search_results(request, queryset, search_term)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Job | None:
+        batches.unfold_of([object_id])
+        return super().get_object(request, object_id, from_field)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from kombu.utils.json import dumps, loads
 
-from celeriac.jobs import HEADER
+from celeriac.jobs import HEADER, batches
 from celeriac.postgres import POSTGRES_AWAY, patiently
 from celeriac.worker import running
 
@@ -29,7 +29,8 @@ CLAIM = """
 UPDATE celeriac_job SET
     state = CASE state WHEN 'returned' THEN state ELSE 'running' END,
     token = token + 1, attempts = attempts + (state <> 'returned')::int, worker = %(worker)s,
-    started_at = now(), lease_until = now() + %(lease)s * interval '1 second'
+    started_at = now(), lease_until = now() + %(lease)s * interval '1 second',
+    published_at = coalesce(published_at, now())  -- it was: here is its message
 WHERE id = %(id)s AND retries <= %(retries)s AND message #> '{headers,celeriac_job}' = %(mark)s::jsonb
     AND (state = 'waiting' OR (state = 'returned' AND (lease_until IS NULL OR lease_until < now())))
 RETURNING token, state, result"""
@@ -40,7 +41,8 @@ RETURNING token, state, result"""
 CLAIM_MANY = """
 UPDATE celeriac_job SET
     state = 'running', token = token + 1, attempts = attempts + 1, worker = %(worker)s,
-    started_at = now(), lease_until = now() + %(lease)s * interval '1 second'
+    started_at = now(), lease_until = now() + %(lease)s * interval '1 second',
+    published_at = coalesce(published_at, now())
 WHERE id = ANY(%(ids)s) AND state = 'waiting' AND crashes = 0
 RETURNING id, token, retries, message #> '{headers,celeriac_job}'"""
 
@@ -154,9 +156,10 @@ def claim_many(headers: Sequence[dict[str, Any]], worker: str) -> dict[str, int]
     if settings.JOBS_MAX_CRASHES <= 1:  # one that was not even begun would have failed
         return {}
     asked = {each["id"]: each for each in headers}
-    with connection.cursor() as cursor:
-        cursor.execute(CLAIM_MANY, {"worker": worker, "lease": LEASE, "ids": list(asked)})
-        claimed = cursor.fetchall()
+    claimed = _claim_many(list(asked), worker)
+    if missing := asked.keys() - {job_id for job_id, *_ in claimed}:
+        batches.unfold_of(missing)
+        claimed += _claim_many(list(missing), worker)
     tokens: dict[str, int] = {}
     of_others: dict[str, int] = {}
     for job_id, token, retries, mark in claimed:
@@ -165,6 +168,12 @@ def claim_many(headers: Sequence[dict[str, Any]], worker: str) -> dict[str, int]
         (tokens if right else of_others)[job_id] = token
     unclaim(of_others)  # sent anew since: a later message is the one that may
     return tokens
+
+
+def _claim_many(ids: list[str], worker: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(CLAIM_MANY, {"worker": worker, "lease": LEASE, "ids": ids})
+        return cursor.fetchall()
 
 
 def unclaim(tokens: dict[str, int]) -> None:
@@ -185,7 +194,12 @@ def succeed_many(ends: Sequence[tuple[str, int, str]]) -> None:
 @patiently
 def claim_job(request: Any) -> Claim | None:
     """The claim; none for what has ended or runs elsewhere. Of a worker that is dead, its crash is counted first."""
-    return _claim(request) or (_claim(request) if expired(request.id) else None)
+    claim = _claim(request)
+    if claim is None:
+        batches.unfold_of([request.id])
+        expired(request.id)
+        claim = _claim(request)
+    return claim
 
 
 def _claim(request: Any) -> Claim | None:
@@ -231,9 +245,10 @@ def _crash(which: str, of: str = "", token: int | None = None, worker: str | Non
 
 def put_off(job_id: str, seconds: int = 30) -> None:
     """Try again later."""
+    batches.unfold_of([job_id])
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE celeriac_job SET published_at = NULL, due_at = now() + %s * interval '1 second' "
+            "UPDATE celeriac_job SET published_at = NULL, token = token + 1, due_at = now() + %s * interval '1 second' "
             "WHERE id = %s AND state = 'waiting'",
             [seconds, job_id],
         )
@@ -275,6 +290,8 @@ def succeed(request: Any, result: Any) -> None:
 @patiently
 def write_success(request: Any, claim: Claim | None, result: Any) -> None:
     token = claim.token if claim else None  # none: in this worker the task is not durable (any more)
+    if not claim:
+        batches.unfold_of([request.id])
     with connection.cursor() as cursor:
         cursor.execute(SUCCEED, [dumps(result), request.id, token, token])
 
@@ -284,6 +301,8 @@ def end(request: Any, state: str, error: BaseException | str, traceback: Any = "
     """The end of a job that failed, was revoked, or expired."""
     claim = getattr(request, "job", None)
     token = claim.token if claim else None  # the main process, which ends what a child cannot, has no claim
+    if not claim:
+        batches.unfold_of([request.id])
     # One that expired or was revoked may be running here by another delivery.
     own = request.hostname if state == "failed" or error == "terminated" else ""
     words = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error

@@ -18,6 +18,7 @@ from django_celery_results.models import TaskResult
 from kombu.utils.json import loads
 
 from celeriac.broker import BROKER_AWAY
+from celeriac.jobs import batches
 from celeriac.jobs.enqueue import PARK, publish_on_commit
 from celeriac.models import Job
 
@@ -25,6 +26,8 @@ from celeriac.models import Job
 BATCH = 500
 #: Seconds that a worker has to say that it stopped a job.
 PATIENCE = 2.0
+#: So young is a job of which only Redis knows that it was published; the reconciler writes it down.
+NEW = timedelta(seconds=10)
 
 State = Job.State
 #: What can be run again, cancelled, or stopped in the middle. One that failed and is cancelled is given up: it goes
@@ -99,6 +102,7 @@ def cancel(ids: Sequence[str], reason: str, among: Iterable[str] = CANCELLED) ->
     The row decides: whatever is delivered of it is dropped, and what a worker that is at it writes at its end, too
     (its effect, if the task is ``atomic``). :func:`stop` ends the work itself.
     """
+    batches.unfold_of(ids)
     with transaction.atomic():
         values = {"ids": list(ids), "states": list(among), "reason": reason}
         jobs = list(Job.objects.raw(CANCEL, values))
@@ -164,6 +168,7 @@ def store_revoked(jobs: Sequence[Job], reason: str) -> None:
 
 def in_batches(jobs: QuerySet[Job], most: int | None = None) -> Iterator[list[str]]:
     """Their ids as they are now: one that fails again meanwhile does not come a second time."""
+    batches.unfold_all()
     ids = jobs.values_list("pk", flat=True)[:most]
     return chunks(ids.iterator(chunk_size=BATCH), BATCH)
 
@@ -189,7 +194,7 @@ def words(job: Job) -> str:
     if job.state == State.WAITING:
         if job.due_at > now + timedelta(seconds=PARK):
             return "waits for its time"
-        return "queued" if job.published_at else "waits for Redis"
+        return "queued" if job.published_at or job.created_at > now - NEW else "waits for Redis"
     if job.state == State.RUNNING and job.lease_until and job.lease_until < now:
         return "running, no sign of life"
     return {State.RETURNED: "ending", State.SUCCEEDED: "done"}.get(State(job.state), job.state)
@@ -197,6 +202,7 @@ def words(job: Job) -> str:
 
 def stats() -> dict[str, Any]:
     """Counts and ages, in seconds, of what there is; ``None`` where there is nothing."""
+    batches.unfold_all()
     now = timezone.now()
     counted = Job.objects.order_by("task", "state").values_list("task", "state").annotate(Count("pk"))
     tasks: dict[str, dict[str, int]] = {}

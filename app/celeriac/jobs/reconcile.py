@@ -16,7 +16,8 @@ from django.db import connection
 from django.utils import timezone
 
 from celeriac import transport
-from celeriac.jobs.enqueue import PARK, publish, publisher
+from celeriac.jobs import batches, receipts
+from celeriac.jobs.enqueue import PARK, note, publish, publisher
 from celeriac.jobs.execution import LEASE, expired
 from celeriac.models import Job
 
@@ -30,6 +31,8 @@ ON_ITS_WAY = 5
 SCAN_EVERY, SCAN_UP_TO = 60.0, 50_000
 #: Messages in one round trip; jobs published in one look.
 CHUNK, MOST = 1000, 20_000
+#: Seconds of one look that go into unfolding batches, of some 30 ms each; the beat has schedules to keep.
+UNFOLDING = 1.0
 #: Counted up at every look. Wiped, or thrown back to an older value, it is not what it was.
 SENTINEL = "celeriac.sentinel"
 
@@ -45,8 +48,13 @@ DUE = """
 UNION ALL
 (SELECT * FROM celeriac_job WHERE state = 'returned' AND published_at IS NULL AND lease_until IS NULL LIMIT %(most)s)"""
 
+#: Batches that nobody has unfolded yet, and whether they are to have reached Redis by now.
+FOLDED = """
+SELECT id, created_at < now() - %s * interval '1 second' FROM celeriac_batch ORDER BY created_at LIMIT 1000"""
+
+# The token is counted up, because a receipt for the publication that was lost may be there still.
 LOST = """
-UPDATE celeriac_job SET published_at = NULL
+UPDATE celeriac_job SET published_at = NULL, token = token + 1
 WHERE (state = 'waiting' OR (state = 'returned' AND lease_until IS NULL)) AND published_at < %s
     AND NOT EXISTS (SELECT FROM in_redis WHERE in_redis.id = celeriac_job.id)
 RETURNING id"""
@@ -86,6 +94,7 @@ class Reconciler:
         elif now > self.scan_again_at or self._may_scan():
             self.find_lost()
             self.scan_again_at = math.inf
+        self.unfold()
         self.publish_due()
 
     def expire_leases(self) -> None:
@@ -131,12 +140,27 @@ class Reconciler:
         self.suspicious = False
         self.scanned_at = time.monotonic()
 
+    def unfold(self) -> None:
+        """Make jobs of batches that Redis has a receipt for, and of those that did not get there."""
+        until = time.monotonic() + UNFOLDING
+        with connection.cursor() as cursor:
+            cursor.execute(FOLDED, [ON_ITS_WAY])
+            late = dict(cursor.fetchall())
+        given = receipts.among(publisher().channel.client, map(batches.receipt_of, late))
+        for batch, is_late in late.items():
+            published = batches.receipt_of(batch) in given
+            if (published or is_late) and time.monotonic() < until:
+                batches.unfold([batch], published)
+                self.alive()
+
     def publish_due(self) -> None:
         """What is due, and whose process did not bring it to Redis."""
         published = 0
         while published < MOST:
             jobs = list(Job.objects.raw(DUE, {"park": PARK, "on_its_way": ON_ITS_WAY, "most": CHUNK}))
-            published += publish(jobs)
+            there = in_redis(jobs)
+            note(list(there))
+            published += len(there) + publish(job for job in jobs if job.id not in there)
             self.alive()
             if len(jobs) < CHUNK:
                 break
@@ -165,6 +189,13 @@ class Reconciler:
                 yield ids_of(messages.values())
                 if not cursor:
                     break
+
+
+def in_redis(jobs: list[Job]) -> set[str]:
+    """Ids of those new ones whose process brought them, or their batch, to Redis, as its receipt says."""
+    names = {job.id: {job.id, batches.receipt_of(batches.batch_of(job.id))} for job in jobs if receipts.is_for(job)}
+    given = receipts.among(publisher().channel.client, set().union(*names.values()))
+    return {job_id for job_id, its in names.items() if its & given}
 
 
 def ids_in_list(client: Any, key: Any) -> Iterator[list[str]]:

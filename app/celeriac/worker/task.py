@@ -8,7 +8,7 @@ from celery.exceptions import Reject
 
 from celeriac import send
 from celeriac.broker import BROKER_AWAY
-from celeriac.jobs import execution, is_durable, matches
+from celeriac.jobs import batches, execution, is_durable, matches
 from celeriac.jobs.enqueue import job_of, record, together
 from celeriac.send import Call
 
@@ -71,12 +71,15 @@ class Task(DjangoTask):
         if sender is None:
             with together():
                 return [self.apply_async(args, **options).id for args in arguments]
-        calls = [Call(tuple(args), {}, send.new_id()) for args in arguments]
-        self.send_all(sender, calls)
+        each = [tuple(args) for args in arguments]
+        ids = batches.record_new(sender, each) if is_durable(self.app, self.name) else None
+        if ids is None:
+            ids = [send.new_id() for _ in each]
+            self.send_all(sender, [Call(args, {}, task_id) for args, task_id in zip(each, ids, strict=True)])
         if parent := self.app.current_worker_task:
-            for call in calls:
-                self.sent(call.task_id, parent)
-        return [call.task_id for call in calls]
+            for task_id in ids:
+                self.sent(task_id, parent)
+        return ids
 
     def replace(self, sig: Any, *args: Any, **kwargs: Any) -> Any:
         """Celery's; a durable task may not, because the one that takes its place would have its id, and its row."""

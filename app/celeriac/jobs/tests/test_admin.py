@@ -11,6 +11,7 @@ from django.utils import timezone
 from django_celery_results.models import TaskResult
 
 import celeriac.jobs.admin  # noqa: F401  registers it
+from celeriac.jobs import batches
 from celeriac.jobs.tests.test_command import job, state
 from celeriac.models import Job
 from tests import tasks
@@ -68,6 +69,7 @@ def log():
 
 def many(count, state="failed"):
     tasks.durable_add.delay_many([[number, 1] for number in range(count)])
+    batches.unfold_all()
     Job.objects.update(state=state, finished_at=timezone.now())
 
 
@@ -149,6 +151,7 @@ def test_stop_takes_running_ones_and_says_when_no_worker_answered(operator, monk
 def test_all_of_a_filtered_list_are_run_again_in_batches_and_no_others(operator):
     other = job("failed", task=tasks.durable_total, args=([1],), queue="heavy_tasks")
     tasks.durable_add.delay_many([[number, 1] for number in range(1200)])
+    batches.unfold_all()
     Job.objects.exclude(pk=other).update(state="failed", finished_at=timezone.now())
     some = Job.objects.exclude(pk=other)[0]
 
@@ -209,7 +212,8 @@ def ago(seconds):
     ("columns", "words"),
     [
         ({"published_at": ago(1)}, "queued"),
-        ({}, "waits for Redis"),
+        ({}, "queued"),
+        ({"created_at": ago(20)}, "waits for Redis"),
         ({"due_at": ago(-3600)}, "waits for its time"),
         ({"state": "running", "lease_until": ago(-9999)}, "running"),
         ({"state": "running", "lease_until": ago(10)}, "running, no sign of life"),

@@ -4,11 +4,13 @@ Real are Postgres, ``delay``, ``execution``, ``enqueue`` and the reconciler. Red
 a thread with a connection of its own that stops wherever its process could die, be paused, or wake up too late.
 """
 
+import json
 import queue
 import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from billiard.exceptions import WorkerLostError
@@ -29,7 +31,7 @@ from hypothesis.stateful import (
 )
 from redis.exceptions import ConnectionError as RedisAwayError
 
-from celeriac.jobs import enqueue, execution, leases, reconcile
+from celeriac.jobs import batches, enqueue, execution, leases, receipts, reconcile
 from celeriac.jobs.request import Request
 from celeriac.models import Job
 
@@ -42,6 +44,9 @@ ROWS = """
 SELECT id, state, token, retries, attempts, crashes, worker, finished_at IS NOT NULL, published_at IS NOT NULL,
     error, lease_until, lease_until > now()
 FROM celeriac_job ORDER BY created_at"""
+FOLDED = """
+SELECT id || lpad(to_hex(number), 4, '0'), 'waiting', 0, 0, 0, 0, '', false, false, '', NULL, NULL
+FROM celeriac_batch, generate_series(0, cardinality(string_to_array(jobs, E'\\n')) - 1) AS number"""
 CANCEL = """
 UPDATE celeriac_job SET state = 'cancelled', finished_at = now(), lease_until = NULL
 WHERE id = %s AND state IN ('waiting', 'running')"""
@@ -154,6 +159,7 @@ class Worker(threading.Thread):
 # --- Redis -------------------------------------------------------------------------------------------------
 
 
+ASKED = ("enqueue", "enqueue many", "roll back", "look", "look closely", "cancel")
 REDIS = ("wipe", "save", "go back", "double", "there", "away", "slow")
 
 
@@ -161,25 +167,35 @@ class Bag:
     """Redis: holds messages in any order, and may do with them what it likes."""
 
     def __init__(self):
-        self.messages, self.saved, self.mode = [], [], "there"
+        self.messages, self.receipts, self.mode = [], set(), "there"
+        self.saved: Any = [], set()
 
-    def send(self, by_queue):
+    def send(self, by_queue, receipt=False):
+        jobs = [job for jobs in by_queue.values() for job in jobs]
+        ids = [job.id for job in jobs]
+        self.take([job.message["headers"] for job in jobs], ids if receipt else [])
+        return ids
+
+    def send_batches(self, folded):
+        for batch in folded:
+            self.take([json.loads(raw)["headers"] for raw in batch.encoded()], [batches.receipt_of(batch.id)])
+
+    def take(self, messages, receipts):
         if self.mode == "away":
             raise RedisAwayError
-        jobs = [job for jobs in by_queue.values() for job in jobs]
-        self.messages += [{"task": job.task, **job.message["headers"]} for job in jobs]
+        self.messages += messages
+        self.receipts.update(receipts)
         if self.mode == "slow":  # has taken them, but its answer does not come in time
             raise RedisAwayError
-        return [job.id for job in jobs]
 
     def suffers(self, event):
         match event:
             case "wipe":
-                self.messages = []
+                self.messages, self.receipts = [], set()
             case "save":
-                self.saved = list(self.messages)
+                self.saved = list(self.messages), set(self.receipts)
             case "go back":
-                self.messages = list(self.saved)
+                self.messages, self.receipts = list(self.saved[0]), set(self.saved[1])
             case "double":
                 self.messages *= 1 + (len(self.messages) < 6)
             case "there" | "away" | "slow":
@@ -220,7 +236,7 @@ class Jobs(RuleBasedStateMachine):
             if worker.at != "idle":  # the example before failed
                 worker.tell("die")
         with connection.cursor() as cursor:
-            cursor.execute("TRUNCATE celeriac_job, effects")
+            cursor.execute("TRUNCATE celeriac_job, celeriac_batch, effects")
         bag.__init__()  # type: ignore[misc]
         self.reconciler = Reconciler(current_app)
         self.reconciler.postgres_since = -1000.0
@@ -234,15 +250,15 @@ class Jobs(RuleBasedStateMachine):
 
     # --- Enqueue
 
-    def enqueue(self, task, committed):
+    def enqueue(self, task, committed, many=False):
         try:
             with transaction.atomic():
-                sent = task.delay()
+                sent = task.delay_many([[], []]) if many else [task.delay().id]
                 if not committed:
                     raise ValueError
         except ValueError:
             return
-        self.committed[sent.id] = task
+        self.committed.update(dict.fromkeys(sent, task))
 
     # --- Workers
 
@@ -346,11 +362,12 @@ class Jobs(RuleBasedStateMachine):
 
     # --- Meanwhile; one rule, for Hypothesis takes each as often as any other
 
-    @rule(what=st.sampled_from(["enqueue", "roll back", "look", "look closely", "cancel", *REDIS]), which=somewhere)
+    @rule(what=st.sampled_from([*ASKED, *REDIS]), which=somewhere)
     def meanwhile(self, what, which):
         match what:
-            case "enqueue" | "roll back" if len(self.committed) < 5:
-                self.enqueue([atomic, not_atomic][which % 2], what == "enqueue")
+            case "enqueue" | "enqueue many" | "roll back" if len(self.committed) < 5:
+                many = what == "enqueue many" or which % 4 > 1
+                self.enqueue([atomic, not_atomic][which % 2], what != "roll back", many)
             case "look" | "look closely":
                 self.reconciler.suspicious |= what == "look closely"
                 self.two_reconcilers()
@@ -370,6 +387,7 @@ class Jobs(RuleBasedStateMachine):
 
     def cancel(self, job):
         self.may_end.add(job)
+        batches.unfold_of([job])
         with connection.cursor() as cursor:
             cursor.execute(CANCEL, [job])
 
@@ -377,12 +395,18 @@ class Jobs(RuleBasedStateMachine):
 
     @contextmanager
     def no_stale_write(self, worker):
-        """A delivery whose claim is not the last one, or that came while another one has it, changes nothing."""
+        """A delivery whose claim is not the last one, or that came while another one has it, changes nothing.
+
+        But that a main process may ask for the job to be published again, because it acknowledges the message.
+        """
         request, before = worker.request, rows().get(worker.message["id"])
         stale = before and (before.held if worker.at == "fetched" else self.holder[before.id] is not request)
         yield
         if stale:
-            assert rows()[before.id] == before, f"{worker.hostname} wrote without the lease"
+            now = rows()[before.id]
+            if before.state == "waiting" and not now.published:
+                before.token, before.published = now.token, now.published
+            assert now == before, f"{worker.hostname} wrote without the lease"
 
     @invariant()
     def every_committed_job_is_there_and_goes_forward(self):
@@ -453,8 +477,9 @@ class MainProcess(Request):
 
 
 def rows():
+    """With those that are folded: they wait, and nobody has had them yet."""
     with connection.cursor() as cursor:
-        cursor.execute(ROWS)
+        cursor.execute(f"{FOLDED} UNION ALL ({ROWS})")
         return {row[0]: SimpleNamespace(**dict(zip(COLUMNS.split(), row, strict=True))) for row in cursor.fetchall()}
 
 
@@ -467,6 +492,9 @@ def effects():
 @pytest.fixture
 def model(transactional_db, monkeypatch):
     monkeypatch.setattr(enqueue, "send_alike", bag.send)
+    monkeypatch.setattr(batches, "publish", bag.send_batches)
+    monkeypatch.setattr(receipts, "among", lambda client, names: bag.receipts & set(names))
+    monkeypatch.setattr(reconcile, "publisher", MagicMock())
     monkeypatch.setattr(enqueue, "send_others", lambda jobs: [job.id for job in jobs if pytest.fail("has options")])
     monkeypatch.setattr(enqueue, "REST", 0.0)
     monkeypatch.setattr(reconcile, "EVERY", 0.0)
@@ -486,13 +514,17 @@ def model(transactional_db, monkeypatch):
 def test_a_child_that_died_before_it_had_claimed_its_job_costs_no_attempt(model):
     """Its main process acknowledges the message, so the job has to be published anew."""
     job = Job.objects.get(pk=not_atomic.delay().id)
-    assert job.published_at
     worker = SimpleNamespace(message=job.message["headers"], hostname="worker-0")
 
     MainProcess(worker).on_crash(WorkerLostError())
 
     job.refresh_from_db()
     assert (job.state, job.published_at, job.attempts, job.crashes) == ("waiting", None, 0, 0)
+    bag.messages.clear()
+    reconciler = Reconciler(current_app)
+    reconciler.suspicious = False
+    reconciler.look()
+    assert [message["id"] for message in bag.messages] == [job.id]
 
 
 def test_whatever_happens_no_job_is_lost_and_each_has_one_effect(model):

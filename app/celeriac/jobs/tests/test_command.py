@@ -11,6 +11,7 @@ from django.db import connection
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
+from celeriac.jobs import batches
 from celeriac.models import Job
 from tests import tasks
 from tests.processes import run
@@ -140,6 +141,7 @@ def test_cancelled_ones_are_run_again_in_bulk_when_that_is_said():
 def test_all_that_failed_are_run_again_in_batches(monkeypatch):
     monkeypatch.setattr("celeriac.jobs.operate.BATCH", 100)
     tasks.durable_add.delay_many([[number, 1] for number in range(1050)])
+    batches.unfold_all()
     Job.objects.update(state="failed", finished_at=timezone.now())
 
     assert jobs("retry", "--all") == "1,050 jobs queued again.\n"

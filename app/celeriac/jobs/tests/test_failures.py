@@ -12,7 +12,7 @@ from django.db import transaction
 from django_celery_results.models import TaskResult
 
 from celeriac.broker import BROKER_AWAY
-from celeriac.jobs import enqueue
+from celeriac.jobs import enqueue, receipts
 from celeriac.jobs.tests import odd_tasks
 from celeriac.jobs.tests.conftest import effects
 from celeriac.models import Job
@@ -112,8 +112,8 @@ def test_a_frozen_redis_costs_a_caller_two_seconds_once_and_the_work_is_done_onc
     broker.process.send_signal(signal.SIGCONT)  # and Redis reads what was sent to it meanwhile
     start_worker()
 
-    assert took[0] < 2.5
-    assert max(took[1:]) < 0.5
+    assert sum(took) < 2.5
+    assert sorted(took)[-2] < 0.5
     assert {ended(job).state for job in jobs} == {"succeeded"}
     time.sleep(2)
     assert effects() == sorted(["before", *(f"frozen {number}" for number in range(5))])
@@ -151,16 +151,16 @@ def test_when_the_broker_is_away_at_the_commit_nothing_is_raised_and_what_follow
 def test_a_publish_that_raised_and_was_delivered_all_the_same_has_one_effect(
     app, broker, start_worker, ended, reconcile, monkeypatch
 ):
-    """Redis took it, and its answer was lost; so it is sent again."""
-    publish = enqueue.publish
+    """Redis took it, and its answer was lost, and its receipt; so it is sent again."""
+    publish = enqueue.publish_first
 
     def and_fail(jobs):
         publish(jobs)
-        Job.objects.update(published_at=None)
+        broker.command("DEL", receipts.KEY)
         raise ConnectionResetError("the answer was lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(enqueue, "publish", and_fail)
+        patch.setattr(enqueue, "publish_first", and_fail)
         job = tasks.effect.delay("once").id
     reconcile()
     assert broker.command("LLEN", "default") == 2

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
-from celeriac.jobs import execution, operate
+from celeriac.jobs import batches, execution, operate
 from celeriac.jobs.enqueue import publish
 from celeriac.jobs.tests.conftest import effects
 from celeriac.models import Job
@@ -95,6 +95,7 @@ def test_a_job_that_killed_its_workers_may_do_it_as_often_again(app, ended):
 
 def test_while_redis_is_away_jobs_are_run_again_later(app, broker, start_worker, ended):
     ids = tasks.durable_add.delay_many([[number, 1] for number in range(3)])
+    batches.unfold_all()
     Job.objects.update(state="failed", finished_at=timezone.now())
     broker.stop()
     began = time.monotonic()
@@ -174,6 +175,7 @@ def test_no_other_job_is_run_again(app, state):
 
 def test_ten_thousand_take_a_few_statements_for_each_batch(app, broker):
     ids = tasks.durable_add.delay_many([[number, 1] for number in range(2000)])
+    batches.unfold_all()
     Job.objects.update(state="failed", finished_at=timezone.now())
 
     with CaptureQueriesContext(connection) as queries:

@@ -15,7 +15,7 @@ from django.template.defaultfilters import pluralize
 from django.utils import timezone
 from django.utils.text import Truncator
 
-from celeriac.jobs import operate
+from celeriac.jobs import batches, operate
 from celeriac.jobs.operate import CANCELLED, RETRIED, STOPPED, State
 from celeriac.models import Job
 
@@ -73,6 +73,7 @@ class Command(BaseCommand):
     # --- looking --------------------------------------------------------------------------------------------
 
     def do_list(self, options: dict[str, Any]) -> None:
+        batches.unfold_all()
         jobs = list(filtered(options).only(*BRIEF)[: limit(options) or 50])
         self.say(options, [brief(job) for job in jobs], lambda: listed(jobs) if jobs else "No jobs.")
 
@@ -110,11 +111,11 @@ class Command(BaseCommand):
         options["state"] = options["state"] or usual
         if not ids and options["state"] not in among:
             raise CommandError(f"--state is {either(among)} here, not “{options['state']}”.")
-        batches = [ids] if ids else operate.in_batches(filtered(options).order_by("created_at"), limit(options))
+        chosen = [ids] if ids else operate.in_batches(filtered(options).order_by("created_at"), limit(options))
         count, left = 0, set(ids)
         silent: list[str] = []
-        for batch in batches:
-            jobs = act(batch)
+        for some in chosen:
+            jobs = act(some)
             count += len(jobs)
             left -= {job.id for job in jobs}
             silent += [job.id for job in operate.stop(jobs)]
@@ -131,6 +132,7 @@ class Command(BaseCommand):
 
 
 def named(ids: Sequence[str]) -> list[Job]:
+    batches.unfold_of(ids)
     jobs = Job.objects.in_bulk(ids)
     if unknown := [pk for pk in ids if pk not in jobs]:
         raise CommandError(f"There is no job {either(unknown)}.")

@@ -1,0 +1,45 @@
+"""Redis says itself what it was given: a receipt is written there with the message, both or neither.
+
+So nothing is written to Postgres a second time when a new job is published: the reconciler, a few seconds later, asks
+for the receipts of those that nobody has claimed until then. Who died between the commit and Redis left none; a Redis
+that was wiped or thrown back has lost the receipt with the message.
+
+A receipt is for the first publication of a job alone. What is to be published again, for whatever reason, has a token
+by then, and is not asked for.
+"""
+
+import time
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+#: A sorted set: id of a job, or of a batch -> when it was given to Redis.
+KEY = "celeriac.receipts"
+#: Seconds for which they are kept. Longer than the reconciler takes to come by, or its jobs are delivered twice.
+KEPT = 300
+#: Seconds after which a process throws away old ones again, whoever's they are.
+TIDY = 10
+
+_tidied_at = -1e9
+
+
+def is_for(job: Any) -> bool:
+    """Whether it has been published once at most."""
+    return not job.token and not job.retries
+
+
+def commands(names: Iterable[str]) -> list[tuple[Any, ...]]:
+    """What writes receipts of these names; in the transaction that has their messages."""
+    global _tidied_at
+    now = time.time()
+    write = ("ZADD", KEY, *chain.from_iterable((now, name) for name in names))
+    if abs(now - _tidied_at) < TIDY:
+        return [write]
+    _tidied_at = now
+    return [write, ("ZREMRANGEBYSCORE", KEY, 0, now - KEPT)]
+
+
+def among(client: Any, names: Iterable[str]) -> set[str]:
+    """Those of ``names`` that Redis was given."""
+    asked = list(names)
+    return {name for name, at in zip(asked, client.zmscore(KEY, asked), strict=True) if at} if asked else set()
