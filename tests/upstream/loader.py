@@ -1,0 +1,37 @@
+"""Ours in any Celery app, by Celery's own way: ``CELERY_LOADER=tests.upstream.loader:Loader``."""
+
+from typing import Any
+
+from celery.app.base import Celery
+from celery.backends import redis
+from celery.concurrency import ALIASES
+from celery.loaders.app import AppLoader
+
+from celeriac.app import JobsMixin
+from celeriac.worker.consumer import Reattach
+from celeriac.worker.prefork import Batches
+from celeriac.worker.redis_results import RedisMixin
+
+ALIASES["prefork"] = "celeriac.worker.prefork:TaskPool"
+OURS = {
+    "broker_transport": "celeriac.transport:Transport",
+    "worker_consumer": "celeriac.worker.consumer:Consumer",
+    "task_acks_late": True,  # what is acknowledged before it runs goes past the batches
+}
+
+
+class RedisBackend(JobsMixin, RedisMixin, redis.RedisBackend):
+    # Some tests look for the subscription that ours makes when somebody waits, and Celery's at once.
+    on_task_call = redis.RedisBackend.on_task_call
+
+
+class Loader(AppLoader):
+    override_backends = {"redis": f"{__name__}:RedisBackend"}
+
+    def __init__(self, app: Celery, **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        app.steps["consumer"].update({Reattach, Batches})
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        return {**OURS, **(super().conf or {})}
