@@ -29,7 +29,7 @@ def main() -> int:
     stock, smoke = (arguments[:1] == [word] and bool(arguments.pop(0)) for word in ("stock", "smoke"))
     source = install()
     environment = os.environ | {
-        "PYTHONPATH": f"{ROOT / 'app'}:{ROOT}:{source}:{next((ROOT / '.venv' / 'lib').glob('*/site-packages'))}",
+        "PYTHONPATH": f"{ROOT / 'app'}:{ROOT}:{source}",
         "PATH": f"{PYTHON.parent}:{os.environ['PATH']}",
     }
     environment |= {} if stock else {"CELERY_LOADER": "tests.upstream.loader:Loader"}
@@ -73,17 +73,16 @@ def pytest(source: Path, environment: dict[str, str], *arguments: str) -> int:
 
 def install() -> Path:
     """The folder of Celery's source, without the package itself: the installed one is tested."""
-    lock = (ROOT / "app" / "requirements.lock").read_text()
-    wanted = [found[0] for name in ("celery", "redis") if (found := re.search(rf"^{name}(\[\w+\])?==\S+", lock, re.M))]
-    source = HOME / wanted[0].replace("==", "-").replace("[redis]", "")
+    lock = ROOT / "app" / "requirements.lock"
+    celery = re.search(r"^celery==[\w.]+", lock.read_text(), re.M)[0]
+    source = HOME / celery.replace("==", "-")
     if not source.exists():
         shutil.rmtree(HOME, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", HOME / "venv"], check=True)
         pip = [PYTHON, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        needed = ["-r", HERE / "requirements.txt"]
-        subprocess.run([*pip, "install", *wanted, *needed], check=True)
-        version = wanted[0].replace("[redis]", "")
-        subprocess.run([*pip, "download", "--no-deps", "--no-binary", "celery", "--dest", HOME, version], check=True)
+        subprocess.run([*pip, "install", "--require-hashes", "-r", lock], check=True)
+        subprocess.run([*pip, "install", "-r", HERE / "requirements.txt"], check=True)
+        subprocess.run([*pip, "download", "--no-deps", "--no-binary", "celery", "--dest", HOME, celery], check=True)
         with tarfile.open(next(HOME.glob("celery-*.tar.gz"))) as archive:
             archive.extractall(HOME, filter="data")
         shutil.rmtree(source / "celery")

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import pytest_celery
+from django.conf import settings
 from docker.errors import ImageNotFound
 from docker.models.images import ImageCollection
 from pytest_celery.vendors.redis import container
+from pytest_docker_tools import wrappers
 
 #: What fixtures and parameters are called that need another server, or Celery 4.
 AWAY = ("rabbitmq", "memcached", "localstack", "legacy")
@@ -18,6 +20,11 @@ pytest_celery.REDIS_IMAGE = container.REDIS_IMAGE = os.environ.get("REDIS_IMAGE"
 pytest_celery.DEFAULT_WORKER_ENV["PYTHONPATH"] += ":/ours"
 if loader := os.environ.get("CELERY_LOADER"):
     pytest_celery.DEFAULT_WORKER_ENV["CELERY_LOADER"] = loader
+
+# Celery's tests speak to localhost: to published ports, also where this machine is a container itself.
+wrappers.container.tests_inside_container = lambda: False
+# pytest-celery looks at every object that is there, and these would look for their module.
+settings.configure()
 
 _pull = ImageCollection.pull
 
