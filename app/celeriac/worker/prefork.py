@@ -179,7 +179,8 @@ class Batches(bootsteps.StartStopStep):
         self.request_classes: dict[tuple[str, bool], type[Request]] = {}
 
     def include_if(self, consumer: Consumer) -> bool:
-        return isinstance(consumer.pool, TaskPool)
+        # Children that are spawned, and not forked, have no part in the slots.
+        return isinstance(consumer.pool, TaskPool) and consumer.controller.pool_start_method == "fork"
 
     # --- With the consumer -----------------------------------------------------------------------------------
 

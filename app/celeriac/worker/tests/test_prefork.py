@@ -175,6 +175,14 @@ def test_with_autoscaling_tasks_go_one_by_one_so_that_they_are_counted(app, brok
     eventually(lambda: done(results) == 8)
 
 
+def test_where_children_are_spawned_tasks_go_one_by_one(broker, start_worker, notes):
+    results = broker.send_all(quick(notes, 5))
+    start_worker("-c", "1", CELERY_WORKER_POOL_START_METHOD="spawn")
+
+    eventually(lambda: done(results) == 5, 30)
+    eventually(lambda: left(broker) == (0, 0), 5)
+
+
 def test_a_child_is_replaced_after_so_many_tasks_not_batches(broker, start_worker, notes):
     results = broker.send_all([(child, notes.path)] * 100)
 
