@@ -5,6 +5,7 @@ tests/.upstream: those of integration, on a Redis of their own, or with ``smoke`
 worker in a container. With ``stock`` they run against kombu's transport: what fails there is not ours.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -25,15 +26,14 @@ TESTS = " ".join(f"t/integration/test_{part}.py" for part in ("canvas", "tasks",
 
 
 def main() -> int:
-    arguments = sys.argv[1:]
-    stock, smoke = (arguments[:1] == [word] and bool(arguments.pop(0)) for word in ("stock", "smoke"))
+    words = list(itertools.takewhile({"stock", "smoke"}.__contains__, sys.argv[1:]))
     source = install()
     environment = os.environ | {
         "PYTHONPATH": f"{ROOT / 'app'}:{ROOT}:{source}",
         "PATH": f"{PYTHON.parent}:{os.environ['PATH']}",
     }
-    environment |= {} if stock else {"CELERY_LOADER": "tests.upstream.loader:Loader"}
-    return (smoke_tests if smoke else integration_tests)(source, environment, arguments)
+    environment |= {} if "stock" in words else {"CELERY_LOADER": "tests.upstream.loader:Loader"}
+    return (smoke_tests if "smoke" in words else integration_tests)(source, environment, sys.argv[1 + len(words) :])
 
 
 def integration_tests(source: Path, environment: dict[str, str], arguments: list[str]) -> int:
@@ -54,6 +54,7 @@ def integration_tests(source: Path, environment: dict[str, str], arguments: list
 
 
 def smoke_tests(source: Path, environment: dict[str, str], arguments: list[str]) -> int:
+    subprocess.run([ROOT / "scripts" / "preflight", "engine"], check=True)
     build = ["docker", "build", "--quiet", "--tag", "celeriac/upstream", "--file", HERE / "Dockerfile", ROOT]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     # What Celery's repository has there, and its distribution has not.
