@@ -231,6 +231,8 @@ class Batches(bootsteps.StartStopStep):
                 node.handlers = {
                     name: self.settling(handler) if name in ASKS else handler for name, handler in node.handlers.items()
                 }
+        # The first step of a cold shutdown, in the handler of its signal.
+        consumer.controller.wait_for_soft_shutdown = self.settling(consumer.controller.wait_for_soft_shutdown)
 
     def settling(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         def handle(*args: Any, **kwargs: Any) -> Any:

@@ -212,12 +212,13 @@ def test_a_worker_that_stops_finishes_what_runs_and_leaves_the_rest_in_its_order
     assert Counter(Counter(notes()).values()) == {1: 122}
 
 
-def test_a_worker_that_has_to_stop_at_once_gives_back_what_runs(broker, start_worker, notes):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_worker_that_has_to_stop_at_once_gives_back_what_runs(broker, start_worker, notes, how):
     results = broker.send_all([*quick(notes, 30), (work, notes.path, "running", 600), *quick(notes, 5, "after")])
     worker = start_worker("-c", "1", CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT="1")
-    eventually(lambda: "running began" in notes())
+    eventually(lambda: "running began" in notes(), every=0.01)
 
-    worker.signal(signal.SIGTERM)
+    worker.signal(how)
 
     worker.process.wait(30)
     assert done(results) == 30
