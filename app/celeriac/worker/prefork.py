@@ -371,7 +371,7 @@ class Batches(bootsteps.StartStopStep):
 
     def settle(self, each: Batch) -> None:
         """Be done with all messages but the one that is begun. Raises BlockingIOError, or one of ``RESULTS_AWAY``."""
-        current, ended = self.close(each)
+        current, ended = self.halt(each)
         left = each.messages[max(ended, current + 1) :]
         died = not each.over or each.error
         records = each.slot.read() if died or each.has_ends or left else []
@@ -392,7 +392,7 @@ class Batches(bootsteps.StartStopStep):
             self.begun(each, current)
         self.put_back([fetched for fetched in left if fetched not in each.claiming])
 
-    def close(self, each: Batch) -> tuple[int, int]:
+    def halt(self, each: Batch) -> tuple[int, int]:
         """Let the child begin nothing more. Returns the message whose task runs, or ran when it died, or -1; and how
         many have ended."""
         if each.over:

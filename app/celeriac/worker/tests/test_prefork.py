@@ -203,6 +203,7 @@ def test_a_worker_that_stops_finishes_what_runs_and_leaves_the_rest_in_its_order
     worker.signal(signal.SIGTERM)
 
     assert worker.process.wait(30) == 0
+    assert "Traceback" not in worker.log.read_text()
     assert done(results) == 31
     assert left(broker) == (30, 0)
     start_worker("-c", "1")
@@ -221,6 +222,7 @@ def test_a_worker_that_has_to_stop_at_once_gives_back_what_runs(broker, start_wo
     worker.signal(how)
 
     worker.process.wait(30)
+    assert "Traceback" not in worker.log.read_text()
     assert done(results) == 30
     assert left(broker) == (6, 0)
 
