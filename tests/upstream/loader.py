@@ -1,5 +1,6 @@
 """Ours in any Celery app, by Celery's own way: ``CELERY_LOADER=tests.upstream.loader:Loader``."""
 
+from collections import ChainMap
 from typing import Any
 
 from celery.app.base import Celery
@@ -54,5 +55,5 @@ class Loader(AppLoader):
         app.steps["consumer"].update({Reattach, Batches})
 
     @property
-    def conf(self) -> dict[str, Any]:
-        return {**OURS, **(super().conf or {})}
+    def conf(self) -> ChainMap[str, Any]:
+        return ChainMap(super().conf or {}, OURS)
