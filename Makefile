@@ -67,7 +67,7 @@ chaos: $(VENV)/dev ## kill, freeze, empty and cut off the stack's parts under lo
 bench: $(VENV)/dev ## ours beside plain Celery and other task queues: make bench [ARGS="--rows drain --columns celeriac huey"]
 	@$(VENV)/bin/python -m bench.compare $(ARGS)
 
-upstream: $(VENV)/dev ## Celery's own integration tests against our transport (15 minutes)
+upstream: $(VENV)/dev ## Celery's own integration tests on our transport and pool; its smoke tests: make upstream ARGS=smoke (20 minutes each)
 	@$(VENV)/bin/python -m tests.upstream $(ARGS)
 
 lint: $(VENV)/dev ## every linter

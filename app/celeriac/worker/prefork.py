@@ -179,7 +179,8 @@ class Batches(bootsteps.StartStopStep):
         self.request_classes: dict[tuple[str, bool], type[Request]] = {}
 
     def include_if(self, consumer: Consumer) -> bool:
-        return isinstance(consumer.pool, TaskPool)
+        # Children that are spawned, and not forked, have no part in the slots.
+        return isinstance(consumer.pool, TaskPool) and consumer.controller.pool_start_method == "fork"
 
     # --- With the consumer -----------------------------------------------------------------------------------
 
@@ -230,6 +231,8 @@ class Batches(bootsteps.StartStopStep):
                 node.handlers = {
                     name: self.settling(handler) if name in ASKS else handler for name, handler in node.handlers.items()
                 }
+        # The first step of a cold shutdown, in the handler of its signal.
+        consumer.controller.wait_for_soft_shutdown = self.settling(consumer.controller.wait_for_soft_shutdown)
 
     def settling(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         def handle(*args: Any, **kwargs: Any) -> Any:

@@ -175,6 +175,14 @@ def test_with_autoscaling_tasks_go_one_by_one_so_that_they_are_counted(app, brok
     eventually(lambda: done(results) == 8)
 
 
+def test_where_children_are_spawned_tasks_go_one_by_one(broker, start_worker, notes):
+    results = broker.send_all(quick(notes, 5))
+    start_worker("-c", "1", CELERY_WORKER_POOL_START_METHOD="spawn")
+
+    eventually(lambda: done(results) == 5, 30)
+    eventually(lambda: left(broker) == (0, 0), 5)
+
+
 def test_a_child_is_replaced_after_so_many_tasks_not_batches(broker, start_worker, notes):
     results = broker.send_all([(child, notes.path)] * 100)
 
@@ -195,6 +203,7 @@ def test_a_worker_that_stops_finishes_what_runs_and_leaves_the_rest_in_its_order
     worker.signal(signal.SIGTERM)
 
     assert worker.process.wait(30) == 0
+    assert "Traceback" not in worker.log.read_text()
     assert done(results) == 31
     assert left(broker) == (30, 0)
     start_worker("-c", "1")
@@ -204,14 +213,16 @@ def test_a_worker_that_stops_finishes_what_runs_and_leaves_the_rest_in_its_order
     assert Counter(Counter(notes()).values()) == {1: 122}
 
 
-def test_a_worker_that_has_to_stop_at_once_gives_back_what_runs(broker, start_worker, notes):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_worker_that_has_to_stop_at_once_gives_back_what_runs(broker, start_worker, notes, how):
     results = broker.send_all([*quick(notes, 30), (work, notes.path, "running", 600), *quick(notes, 5, "after")])
     worker = start_worker("-c", "1", CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT="1")
-    eventually(lambda: "running began" in notes())
+    eventually(lambda: "running began" in notes(), every=0.01)
 
-    worker.signal(signal.SIGTERM)
+    worker.signal(how)
 
     worker.process.wait(30)
+    assert "Traceback" not in worker.log.read_text()
     assert done(results) == 30
     assert left(broker) == (6, 0)
 
