@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from celeriac.jobs import execution
 from celeriac.postgres import REFUSED, not_waiting_for_locks, patiently
+from celeriac.send import as_json
 from celeriac.tracking import PROGRESS
 from celeriac.worker import running
 from celeriac.worker.redis_results import RedisMixin
@@ -42,6 +43,12 @@ class JobsMixin:
         if state == PROGRESS and self.get_task_meta(task_id, cache=False)["status"] in states.READY_STATES:  # type: ignore[attr-defined]
             return None
         return super().store_result(task_id, result, state, *args, request=request, **kwargs)  # type: ignore[misc]
+
+    def _encode(self, data: Any) -> tuple[str, str, Any]:
+        """Celery's; by the way that sending has, in half the time (5 us, four times for a row in Postgres)."""
+        if self.serializer != "json":  # type: ignore[attr-defined]
+            return super()._encode(data)  # type: ignore[misc]
+        return "application/json", "utf-8", as_json(data)
 
     def store_kept(self, kept: Sequence[tuple[str, Any]], patient: bool = False) -> None:
         """Store what a batch kept: results ("row") and ends of durable jobs ("job").

@@ -24,12 +24,13 @@ from celery.app import trace
 from celery.app.task import Context as StockContext
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.threads import _FastLocalStack
+from django.core.cache import close_caches
 from kombu.utils.json import loads
 
 from celeriac.app import RESULTS_AWAY
 from celeriac.jobs import HEADER, execution
 from celeriac.postgres import patiently
-from celeriac.worker import running
+from celeriac.worker import database, running
 from celeriac.worker.events import Event, Events, received, started, succeeded
 from celeriac.worker.slots import Slot
 
@@ -49,6 +50,7 @@ more_than_jobs, leaving = 0, False
 
 def prepare(app: Celery) -> None:
     """Before the children are forked: what Celery's tracer does in each of them, but quicker."""
+    database.take_over(app)
     trace.Context = Context  # type: ignore[misc]
     for task in app.tasks.values():
         task.request_stack = _FastLocalStack()  # in C, for tracers that run in the thread that made them (6 us)
@@ -218,3 +220,4 @@ def run(
     finally:
         more_than_jobs += max(sum(count for count, _ in batch.seconds.values()) - 1, 0)
         running.batch = None
+        close_caches()

@@ -7,12 +7,24 @@ bench/postgres.py measures the arrangements.
 
 from typing import Any
 
-from celery import signals
+from celery import Celery, signals
+from django.core.cache import close_caches
 from django.db import connections
+
+from celeriac.worker import running
 
 
 def install() -> None:
     signals.task_prerun.connect(check_connections)
+
+
+def take_over(app: Celery) -> None:
+    """From Celery's fixup, which counts before and after each task whether to close the database (never, here), and
+    closes the caches: 9 us. Here that is done once for a batch."""
+    for fixup in app._fixups:
+        if worker := getattr(fixup, "worker_fixup", None):
+            signals.task_prerun.disconnect(worker.on_task_prerun)
+            signals.task_postrun.disconnect(worker.on_task_postrun)
 
 
 def check_connections(**kwargs: Any) -> None:
@@ -24,3 +36,5 @@ def check_connections(**kwargs: Any) -> None:
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
+    if running.batch is None:
+        close_caches()

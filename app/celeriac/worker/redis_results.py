@@ -1,11 +1,9 @@
 """Results in Redis, in one round trip: ``CELERY_RESULT_BACKEND=redis``. No models here: Celery may ask early for it."""
 
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
 from celery import states
-
-from celeriac import send
 
 #: KEYS: those of results; ARGV: their value, and for how many seconds it is kept (0: for ever), for each.
 STORE_IN_REDIS = """
@@ -31,6 +29,7 @@ class RedisMixin:
     """For Celery's backend in Redis: one round trip instead of two, and one for the results of a batch."""
 
     _extended: bool | None = None
+    _zone: tzinfo
 
     def _store_result(
         self: Any, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
@@ -48,10 +47,7 @@ class RedisMixin:
     def row(self: Any, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None) -> tuple:
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         expires = self.failure_expires if state == states.FAILURE else self.expires
-        whole = {**meta, "task_id": task_id}
-        plain = self.serializer == "json" and not self.compression
-        value = send.as_json(whole) if plain else self.encode(whole)
-        return (self.get_key_for_task(task_id), value, int(expires or 0))
+        return (self.get_key_for_task(task_id), self.encode({**meta, "task_id": task_id}), int(expires or 0))
 
     def _get_result_meta(
         self: Any, result: Any, state: str, traceback: Any, request: Any, format_date: bool = True, encode: bool = False
@@ -60,10 +56,10 @@ class RedisMixin:
         if state != states.SUCCESS or request is None or not format_date or encode or getattr(request, "stamps", None):
             return super()._get_result_meta(result, state, traceback, request, format_date, encode)  # type: ignore[misc]
         if self._extended is None:
-            self._extended = bool(self.app.conf.find_value_for_key("extended", "result"))
+            self._extended, self._zone = bool(self.app.conf.find_value_for_key("extended", "result")), self.app.timezone
         meta: dict[str, Any] = {"status": state, "result": result, "traceback": traceback}
         meta["children"] = self.current_task_children(request)
-        meta["date_done"] = datetime.now(self.app.timezone).isoformat()
+        meta["date_done"] = datetime.now(self._zone).isoformat()
         if request.group:
             meta["group_id"] = request.group
         if request.parent_id:

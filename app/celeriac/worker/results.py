@@ -41,6 +41,7 @@ class DatabaseBackend(StockBackend):
     """django-celery-results' backend, which would run a task and drop its result while Postgres restarts."""
 
     in_postgres = True
+    _extended: bool | None = None
 
     def _store_result(
         self, task_id: str, result: Any, status: str, traceback: Any = None, request: Any = None, using: Any = None
@@ -56,6 +57,22 @@ class DatabaseBackend(StockBackend):
         more = self._get_extended_properties(request, traceback)
         row = (task_id, status, encoded, traceback, self.encode_content(meta)[2], content_type, content_encoding)
         return (*row, *(more.get(name) for name in COLUMNS[7:]))
+
+    def _get_extended_properties(self, request: Any, traceback: Any) -> dict[str, Any]:
+        """The same as stock's, which looks for the setting each time (8 us)."""
+        if self._extended is None:
+            self._extended = bool(self.app.conf.find_value_for_key("extended", "result"))
+        args, kwargs = getattr(request, "argsrepr", None), getattr(request, "kwargsrepr", None)
+        if not self._extended or args is None or kwargs is None:
+            return super()._get_extended_properties(request, traceback)
+        return {
+            "periodic_task_name": getattr(request, "periodic_task_name", None),
+            "task_name": getattr(request, "task", None),
+            "task_args": self.encode_content(args)[2],
+            "task_kwargs": self.encode_content(kwargs)[2],
+            "traceback": traceback,
+            "worker": getattr(request, "hostname", None),
+        }
 
     def write(self, rows: list[Any], using: Any = None) -> None:
         """Raises what Postgres raises, and has written none of them then."""
