@@ -191,7 +191,7 @@ class Sender:
         raw = list(self.texts(calls, as_json(context) if context else "{}"))
         shown = calls[: _sampler.shows(len(calls), time.monotonic())] if self.sent_event else ()
         push(self.app, self.queue, raw, [self.message(*call).headers for call in shown])
-        logs.say_sent(self.task.name, self.queue.name, [call.task_id for call in calls])
+        logs.say_sent(self.queue.name, ((self.task.name, call.task_id) for call in calls))
 
     def texts(self, calls: Sequence[Call], context: str) -> Iterator[bytes]:
         """What lists in Redis hold; ``context`` is that of the log, as JSON."""
@@ -254,6 +254,9 @@ def publish(
     raw = [encode(app, queue, message, body) for message, body in messages]
     number = _sampler.shows(len(messages), time.monotonic()) if sent_event else 0
     push(app, queue, raw, [message.headers for message, _ in messages[:number]], also)
+    if logs.listens_alone():
+        logs.say_sent(queue.name, ((message.headers["task"], message.headers["id"]) for message, _ in messages))
+        return
     for message, _ in messages:
         signals.after_task_publish.send(
             sender=message.headers["task"],
@@ -288,16 +291,19 @@ def push(
 def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes:
     """What a list in Redis holds. Who listens to ``before_task_publish`` may change headers and properties."""
     headers, properties, unencoded, _ = message
-    signals.before_task_publish.send(
-        sender=headers["task"],
-        body=unencoded,
-        exchange="",
-        routing_key=queue.name,
-        declare=[queue],
-        headers=headers,
-        properties=properties,
-        retry_policy=setting(app, "task_publish_retry_policy"),
-    )
+    if logs.listens_alone():
+        headers[logs.CONTEXT] = logs.receiver.get_task_context()
+    else:
+        signals.before_task_publish.send(
+            sender=headers["task"],
+            body=unencoded,
+            exchange="",
+            routing_key=queue.name,
+            declare=[queue],
+            headers=headers,
+            properties=properties,
+            retry_policy=setting(app, "task_publish_retry_policy"),
+        )
     return envelope(body, headers, {**properties, **delivery_mode(app, queue)}, "", queue.name).encode()
 
 

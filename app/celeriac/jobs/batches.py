@@ -164,7 +164,7 @@ def publish(batches: Iterable[Folded]) -> None:
     for batch in batches:
         app, task, queue = batch.sender.app, batch.sender.task, batch.sender.queue
         send.push(app, queue, batch.encoded(), shown=(), also=receipts.commands([receipt_of(batch.id)]))
-        logs.say_sent(task.name, queue.name, batch.ids())
+        logs.say_sent(queue.name, ((task.name, job_id) for job_id in batch.ids()))
 
 
 # --- Unfold ------------------------------------------------------------------------------------------------------

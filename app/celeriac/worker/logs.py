@@ -39,7 +39,7 @@ class Receiver(CeleryReceiver):
         self, sender: Any = None, headers: Any = None, body: Any = None, routing_key: Any = None, **kwargs: Any
     ) -> None:
         about = headers if headers and "id" in headers else body
-        say_sent(about.get("task"), routing_key, [about.get("id")])
+        say_sent(routing_key, [(about.get("task"), about.get("id"))])
 
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
         structlog.contextvars.clear_contextvars()
@@ -65,8 +65,9 @@ def listens_alone() -> bool:
     return now == receiver.mine and not extras.modify_context_before_task_publish.receivers
 
 
-def say_sent(task: Any, queue: Any, task_ids: Iterable[Any]) -> None:
-    about = ({"child_task_id": task_id, "child_task_name": task, "routing_key": queue} for task_id in task_ids)
+def say_sent(queue: Any, tasks: Iterable[tuple[Any, Any]]) -> None:
+    """``tasks`` are their names and ids."""
+    about = ({"child_task_id": task_id, "child_task_name": name, "routing_key": queue} for name, task_id in tasks)
     say_each(LOGGER, "task_enqueued", about)
 
 

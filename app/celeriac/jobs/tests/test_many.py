@@ -140,11 +140,11 @@ def test_who_listens_to_celerys_signals_hears_of_each(app):
 
 def test_the_log_has_a_line_for_each(app, monkeypatch):
     said = []
-    monkeypatch.setattr("celeriac.worker.logs.say_sent", lambda *about: said.append(about))
+    monkeypatch.setattr("celeriac.worker.logs.say_sent", lambda queue, sent: said.append((queue, list(sent))))
 
     ids = tasks.durable_add.delay_many([[1, 2], [3, 4]])
 
-    assert said == [("tests.tasks.durable_add", "default", ids)]
+    assert said == [("default", [("tests.tasks.durable_add", job_id) for job_id in ids])]
 
 
 # --- Who dies when -------------------------------------------------------------------------------------------------
