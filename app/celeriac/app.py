@@ -8,6 +8,7 @@ from typing import Any
 from celery import Celery as StockCelery
 from celery import states
 from celery.backends.redis import RedisBackend
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import transaction
 from redis.exceptions import RedisError
@@ -114,6 +115,6 @@ class Celery(StockCelery):
     def _get_backend(self) -> Any:
         backend = super()._get_backend()
         kind = type(backend)
-        mixins = (JobsMixin, RedisMixin) if kind is RedisBackend else (JobsMixin,)
+        mixins = (JobsMixin, RedisMixin) if kind is RedisBackend and settings.BATCHED_RESULTS else (JobsMixin,)
         backend.__class__ = type(kind.__name__, (*mixins, kind), {"__module__": kind.__module__})
         return backend

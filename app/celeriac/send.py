@@ -80,7 +80,8 @@ def prepare(app: Celery, task: Any) -> "Sender | None":
     options = {name: value for name, value in task._get_exec_options().items() if value is not None}
     routes = conf.task_routes or {}
     if (
-        conf.task_always_eager
+        not settings.PREPARED_MESSAGES
+        or conf.task_always_eager
         or conf.task_protocol != 2
         or conf.task_compression
         or conf.task_inherit_parent_priority

@@ -275,8 +275,11 @@ _celery: dict[str, Any] = {
 _celery = env.celery_settings(os.environ, _celery)
 _celery["CELERY_TIMEZONE"] = env.time_zone("CELERY_TIMEZONE", _celery["CELERY_TIMEZONE"])
 _celery["CELERY_BROKER_URL"] = env.checked_broker(_celery["CELERY_BROKER_URL"] or env.redis_url(0))
+#: Two pieces of the fast path that no setting of Celery's switches off (docs/celery.md).
+PREPARED_MESSAGES = env.switch("PREPARED_MESSAGES", True)
+BATCHED_RESULTS = env.switch("BATCHED_RESULTS", True)
 _celery["CELERY_RESULT_BACKEND"] = {
-    "django-db": "celeriac.worker.results:DatabaseBackend",
+    "django-db": "celeriac.worker.results:DatabaseBackend" if BATCHED_RESULTS else "django-db",
     "redis": _celery["CELERY_BROKER_URL"],
 }.get(_celery["CELERY_RESULT_BACKEND"], env.checked_backend(_celery["CELERY_RESULT_BACKEND"]))
 env.export(_celery)

@@ -156,6 +156,14 @@ def test_a_test_suite_may_run_tasks_eagerly(app):
     assert send.sender_of(echo._get_current_object())
 
 
+def test_prepared_messages_can_be_switched_off(app, redis):
+    with override_settings(PREPARED_MESSAGES=False):
+        assert send.sender_of(echo._get_current_object()) is None
+        echo.delay(1)
+        assert len(echo.delay_many([[2], [3]])) == 2
+    assert redis.client.llen("default") == 3
+
+
 def test_what_has_options_goes_celerys_way(app, redis):
     for options in ({"countdown": 5}, {"priority": 3}, {"expires": 60}, {"link": echo.s()}, {"headers": {"x": 1}}):
         echo.apply_async((1,), **options)

@@ -13,6 +13,9 @@ from django.db import connections
 
 from celeriac.worker import running
 
+#: So many tasks on one connection, of ``CELERY_DB_REUSE_MAX``, or more, are all.
+ALL = 1_000_000
+
 
 def install() -> None:
     signals.task_prerun.connect(check_connections)
@@ -22,7 +25,8 @@ def take_over(app: Celery) -> None:
     """From Celery's fixup, which counts before and after each task whether to close the database (never, here), and
     closes the caches: 9 us. Here that is done once for a batch."""
     for fixup in app._fixups:
-        if worker := getattr(fixup, "worker_fixup", None):
+        worker = getattr(fixup, "worker_fixup", None)
+        if worker and (worker.db_reuse_max or 0) >= ALL:
             signals.task_prerun.disconnect(worker.on_task_prerun)
             signals.task_postrun.disconnect(worker.on_task_postrun)
 

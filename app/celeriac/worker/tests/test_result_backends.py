@@ -67,9 +67,20 @@ def send(broker, backend):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", ["django-db", "redis", "django-cache"])
-def test_results_are_found_by_their_id_in_another_process(broker, start_worker, name):
-    start_worker("-c", "2", CELERY_RESULT_BACKEND=name, CELERY_RESULT_EXPIRES=str(HOUR))
+@pytest.mark.parametrize(
+    ("name", "batched"), [("django-db", "true"), ("django-db", "false"), ("redis", "true"), ("redis", "false")]
+)
+def test_results_are_kept_in_batches_or_by_celerys_own_way(broker, start_worker, name, batched):
+    results_are_found(broker, start_worker, name, BATCHED_RESULTS=batched)
+
+
+def test_results_in_djangos_cache(broker, start_worker):
+    results_are_found(broker, start_worker, "django-cache")
+
+
+def results_are_found(broker, start_worker, name, **variables):
+    """By their ids, in another process than the one that sent the tasks."""
+    start_worker("-c", "2", CELERY_RESULT_BACKEND=name, CELERY_RESULT_EXPIRES=str(HOUR), **variables)
     ids, backend = send(broker, name), backend_at(name, broker)
     result = {kind: AsyncResult(task_id, backend=backend) for kind, task_id in ids.items()}
     for kind in ("success", "failure", "chord"):
