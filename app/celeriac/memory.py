@@ -14,8 +14,10 @@ def give_back() -> None:
 
 def settle() -> None:
     """Before a fork: what can be shared is there, and stays shared."""
+    from django.conf import settings
     from django.db import connection
 
-    connection.get_connection_params()  # psycopg's adapters, that each child would make; it connects nowhere
+    if settings.configured:
+        connection.get_connection_params()  # psycopg's adapters, that each child would make; it connects nowhere
     give_back()
     gc.freeze()  # the collector writes to what it looks through, and so would copy it into each child

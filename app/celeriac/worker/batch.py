@@ -24,7 +24,6 @@ from celery.app import trace
 from celery.app.task import Context as StockContext
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.threads import _FastLocalStack
-from django.core.cache import close_caches
 from kombu.utils.json import loads
 
 from celeriac.app import RESULTS_AWAY
@@ -220,4 +219,4 @@ def run(
     finally:
         more_than_jobs += max(sum(count for count, _ in batch.seconds.values()) - 1, 0)
         running.batch = None
-        close_caches()
+        database.close_unused()

@@ -15,6 +15,8 @@ from celeriac.worker import running
 
 #: So many tasks on one connection, of ``CELERY_DB_REUSE_MAX``, or more, are all.
 ALL = 1_000_000
+#: Whether it is this module that closes Django's caches.
+taken_over = False
 
 
 def install() -> None:
@@ -27,6 +29,8 @@ def take_over(app: Celery) -> None:
     for fixup in app._fixups:
         worker = getattr(fixup, "worker_fixup", None)
         if worker and (worker.db_reuse_max or 0) >= ALL:
+            global taken_over
+            taken_over = True
             signals.task_prerun.disconnect(worker.on_task_prerun)
             signals.task_postrun.disconnect(worker.on_task_postrun)
 
@@ -41,4 +45,10 @@ def check_connections(**kwargs: Any) -> None:
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
     if running.batch is None:
+        close_unused()
+
+
+def close_unused() -> None:
+    """Around a task that runs by itself, and after a batch."""
+    if taken_over:
         close_caches()

@@ -387,7 +387,7 @@ class Batches(bootsteps.StartStopStep):
             if index in ends:
                 self.end(self.request(fetched), fetched, ends[index])
             else:
-                self.channel.acknowledge(fetched.tag)
+                self.succeeded(fetched)
         if current >= 0:
             self.begun(each, current)
         self.put_back([fetched for fetched in left if fetched not in each.claiming])
@@ -475,7 +475,11 @@ class Batches(bootsteps.StartStopStep):
             if end[0]:
                 self.put_back([fetched])
             else:
-                self.channel.acknowledge(fetched.tag)
+                self.succeeded(fetched)
+
+    def succeeded(self, fetched: Fetched) -> None:
+        state.successful_requests.add(id_of(fetched))
+        self.channel.acknowledge(fetched.tag)
 
     def request(self, fetched: Fetched) -> Request | None:
         """Celery's request; none for a message that says nothing."""
