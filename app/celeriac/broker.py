@@ -1,6 +1,7 @@
 """The way to Redis for messages that Postgres remembers: in batches, within a second, or not now."""
 
 import os
+import select
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,17 +62,30 @@ class Publisher:
     def execute(self, commands: Sequence[Command], wait: bool = True) -> None:
         """In one round trip, on a connection of its own: a client's pool, pipeline and parser cost 50 us.
 
-        Within ``connected``. Raises what Redis raises; not to ``wait`` for it is to learn of it at the next call.
+        Within ``connected``. Raises what Redis raises, but when it is not to ``wait`` for that.
         """
         try:
-            self.read()
-            self.wire._sock.sendall(b"".join(hiredis.pack_command(command) for command in commands))
+            self.freshen()
             self.unread = len(commands)
+            unsent = memoryview(b"".join(hiredis.pack_command(command) for command in commands))
+            while unsent:  # not `sendall`, whose timeout is for all of them together
+                unsent = unsent[self.wire._sock.send(unsent) :]
             if wait:
                 self.read()
         except BaseException:  # a time limit, too: the next one would read this one's answer
             self.close()
             raise
+
+    def freshen(self) -> None:
+        """Connect anew when Redis, or a proxy, has closed the connection meanwhile, or a call before went wrong."""
+        try:
+            self.read()
+            if not self.poll.poll(0):  # what there is to read now is the connection's end
+                return
+        except (RedisError, OSError):  # who did not wait for that answer does without it
+            pass
+        self.wire.disconnect()
+        self._connect_wire()
 
     def read(self) -> None:
         """The answers that are to come."""
@@ -80,6 +94,8 @@ class Publisher:
                 if not (data := self.wire._sock.recv(65536)):
                     raise ConnectionError("Redis closed the connection")
                 self.answers.feed(data)
+            if isinstance(answer, hiredis.PushNotification):  # that it moves, say
+                continue
             if isinstance(answer, Exception):
                 raise answer
             self.unread -= 1
@@ -93,15 +109,23 @@ class Publisher:
         self.declared.clear()
 
     def _connect(self) -> None:
-        self.connection = self.app.connection_for_write(transport_options=self.options)
-        # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
-        self.connection.ensure_connection(max_retries=1, interval_start=0)
-        self.channel = self.connection.channel()
-        self.wire = self.channel.pool.make_connection()
+        try:
+            self.connection = self.app.connection_for_write(transport_options=self.options)
+            # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
+            self.connection.ensure_connection(max_retries=1, interval_start=0)
+            self.channel = self.connection.channel()
+            self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
+            self.wire = self.channel.pool.make_connection()
+            self._connect_wire()
+        except BaseException:  # a time limit, too
+            self.close()
+            raise
+
+    def _connect_wire(self) -> None:
         self.wire.connect()
-        self.answers = hiredis.Reader(replyError=ResponseError)
-        self.unread = 0
-        self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
+        self.answers, self.unread = hiredis.Reader(replyError=ResponseError), 0
+        self.poll = select.poll()
+        self.poll.register(self.wire._sock, select.POLLIN)
 
 
 def publisher(app: Celery) -> Publisher:

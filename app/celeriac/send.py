@@ -18,7 +18,6 @@ from itertools import count
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
-import orjson
 from celery import Celery, signals
 from celery.app.amqp import task_message
 from celery.app.task import Task as StockTask
@@ -120,6 +119,7 @@ class Sender:
         self.app, self.task, self.queue = app, task, queue
         self.sent_event = bool(app.conf.task_send_sent_event)
         self.levels = app.conf.task_repr_maxlevels
+        self.header = getattr(task, "__header__", None)  # none, of a class that was registered as it is
         self.longest_args, self.longest_kwargs = app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize
         #: The text of a message with its gaps, and what it was made for.
         self.text, self.made_for = "", tuple[Any, ...]()
@@ -142,8 +142,8 @@ class Sender:
         return task_message(headers=headers, properties=properties, body=(args, kwargs, {**EMBEDDED}), sent_event=None)
 
     def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        if self.task.typing:
-            self.task.__header__(*args, **kwargs)
+        if self.task.typing and self.header:
+            self.header(*args, **kwargs)
 
     def headers(
         self, task_id: str, root_id: str, parent_id: str | None, argsrepr: str, kwargsrepr: str
@@ -352,7 +352,7 @@ def event_commands(app: Celery, channel: Channel, hostname: str, events: list[di
     whole = [{**common, "clock": app.clock.forward(), **event} for event in events]
     alone = len(whole) == 1
     exchange, key = setting(app, "event_exchange"), events[0]["type"].replace("-", ".") if alone else "task.multi"
-    body = orjson.dumps(whole[0] if alone else whole).decode()
+    body = as_json(whole[0] if alone else whole)  # not orjson, which refuses what a file's name may have
     raw = envelope(body, {"hostname": hostname}, {"delivery_mode": 1}, exchange, key)
     return [("PUBLISH", topic, raw) for topic in channel._get_publish_topics(exchange, key)]
 

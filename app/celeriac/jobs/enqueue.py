@@ -109,6 +109,7 @@ def job_of(app: Celery, name: str, message: task_message, options: dict[str, Any
     """The row of a message, as ``apply_async`` would have sent it."""
     headers, properties, body, _ = message
     headers = {HEADER: True, **headers, **(options.pop("headers", None) or {})}
+    headers |= {name: storable(headers[name]) for name in ("argsrepr", "kwargsrepr") if name in headers}
     queue = options.pop("queue", None)
     queue = getattr(queue, "name", queue) or (None if options.get("exchange") else app.conf.task_default_queue)
     if queue is not None:
@@ -127,6 +128,11 @@ def job_of(app: Celery, name: str, message: task_message, options: dict[str, Any
         due_at=eta or timezone.now(),
         token=asking(headers["id"]),
     )
+
+
+def storable(text: str) -> str:
+    """Postgres's texts have no NUL, and no halves of characters."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def asking(job_id: str) -> int:

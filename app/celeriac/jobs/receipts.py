@@ -17,10 +17,6 @@ from typing import Any
 KEY = "celeriac.receipts"
 #: Seconds for which they are kept. Longer than the reconciler takes to come by, or its jobs are delivered twice.
 KEPT = 300
-#: Seconds after which a process throws away old ones again, whoever's they are.
-TIDY = 10
-
-_tidied_at = -1e9
 
 
 def is_for(job: Any) -> bool:
@@ -30,13 +26,13 @@ def is_for(job: Any) -> bool:
 
 def commands(names: Iterable[str]) -> list[tuple[Any, ...]]:
     """What writes receipts of these names; in the transaction that has their messages."""
-    global _tidied_at
     now = time.time()
-    write = ("ZADD", KEY, *chain.from_iterable((now, name) for name in names))
-    if abs(now - _tidied_at) < TIDY:
-        return [write]
-    _tidied_at = now
-    return [write, ("ZREMRANGEBYSCORE", KEY, 0, now - KEPT)]
+    return [("ZADD", KEY, *chain.from_iterable((now, name) for name in names))]
+
+
+def throw_away_old(client: Any) -> None:
+    """By a command of its own: a full Redis refuses those that come with messages."""
+    client.zremrangebyscore(KEY, 0, time.time() - KEPT)
 
 
 def among(client: Any, names: Iterable[str]) -> set[str]:

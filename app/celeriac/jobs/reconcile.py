@@ -108,6 +108,7 @@ class Reconciler:
     def watch_redis(self) -> None:
         with publisher().batch():  # connects, and closes a connection that failed
             client = publisher().channel.client
+            receipts.throw_away_old(client)
             said = (client.info("server")["run_id"], client.incr(SENTINEL))
         if self.redis and (said[0] != self.redis[0] or said[1] <= self.redis[1]):  # another one may count, too
             logger.warning("Redis was restarted, wiped or thrown back: looking for messages that it lost")

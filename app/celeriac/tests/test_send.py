@@ -2,9 +2,11 @@
 
 import json
 import logging
+import sys
 from base64 import b64decode
 from contextlib import contextmanager
-from uuid import UUID
+from unittest.mock import Mock
+from uuid import UUID, uuid4
 
 import pytest
 from celery import signals
@@ -15,10 +17,11 @@ from celery.utils.saferepr import saferepr
 from django.test import override_settings
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from kombu import Connection
 from kombu.exceptions import EncodeError, OperationalError
 from redis.exceptions import ResponseError
 
-from celeriac import send
+from celeriac import lines, send
 from celeriac.broker import publisher
 from celeriac.worker import logs
 from tests.tasks import durable, echo, work
@@ -199,9 +202,6 @@ def test_an_error_of_redis_is_raised_and_the_next_call_is_sent(app, redis):
 
 def test_a_time_limit_while_redis_answers_leaves_no_answer_to_the_next_call(app, redis, monkeypatch):
     class Interrupted:
-        def sendall(self, data):
-            publisher(app).wire.real.sendall(data)
-
         def recv(self, size):
             raise SoftTimeLimitExceeded
 
@@ -218,6 +218,66 @@ def test_a_time_limit_while_redis_answers_leaves_no_answer_to_the_next_call(app,
     with publisher(app).connected(), pytest.raises(ResponseError):
         publisher(app).execute([("LPUSH", "default")])
     assert echo.delay(3).id == json.loads(redis.client.rpop("default"))["headers"]["id"]
+
+
+def test_a_connection_that_redis_closed_is_made_anew_before_anything_is_sent(app, redis):
+    echo.delay(1)
+    redis.client.client_kill_filter(_type="normal", skipme=True)
+
+    with publisher(app).connected():
+        publisher(app).execute([("LPUSH", "default", "x")], wait=False)
+    redis.client.delete("default")
+    redis.client.client_kill_filter(_type="normal", skipme=True)
+    with publisher(app).connected():
+        publisher(app).execute([("LPUSH", "default", "y")])
+
+    assert redis.client.lrange("default", 0, -1) == [b"y"]
+
+
+def test_an_answer_that_nobody_waited_for_fails_no_other_call(app, redis):
+    with publisher(app).connected():
+        publisher(app).execute([("LPUSH", "default")], wait=False)
+        publisher(app).execute([("LPUSH", "default", "x")])
+
+    assert redis.client.lrange("default", 0, -1) == [b"x"]
+
+
+def test_many_large_messages_may_take_longer_than_redis_may_take_to_answer(app, redis, monkeypatch):
+    with publisher(app).connected():
+        publisher(app).execute([("LPUSH", "default", *[b"x" * 1_000_000] * 150)])
+
+    assert redis.client.llen("default") == 150
+
+
+def test_a_time_limit_while_it_connects_is_no_end_of_sending(app, redis, monkeypatch):
+    publisher(app).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "ensure_connection", Mock(side_effect=SoftTimeLimitExceeded))
+        with pytest.raises(SoftTimeLimitExceeded):
+            echo.delay(1)
+
+    assert echo.delay(2).id == json.loads(redis.client.rpop("default"))["headers"]["id"]
+
+
+def test_a_log_that_cannot_be_written_sends_no_task_twice(app, redis, monkeypatch):
+    monkeypatch.setattr(lines, "as_json", True)
+    monkeypatch.setattr(sys, "stderr", Mock(write=Mock(side_effect=OSError(28, "No space left on device"))))
+
+    echo.delay(1)
+    echo.delay_many([[2]])
+
+    assert redis.client.llen("default") == 2
+
+
+def test_a_tasks_id_need_not_be_a_text(app, redis):
+    task_id = uuid4()
+    assert echo.apply_async((1,), task_id=task_id).id == task_id
+
+
+def test_an_argument_that_is_half_a_character_is_sent_with_its_event(app, redis):
+    echo.delay("\udcff.txt")
+
+    assert json.loads(b64decode(json.loads(redis.client.rpop("default"))["body"]))[0] == ["\udcff.txt"]
 
 
 def test_messages_that_are_sent_together_have_ids_and_tags_of_their_own(redis):

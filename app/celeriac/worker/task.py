@@ -31,7 +31,8 @@ class Task(DjangoTask):
         """Celery's; what has no options of its own is sent from what is prepared for the task."""
         sender = None if has_some(options) else send.sender_of(self)
         call = Call(args or (), kwargs or {}, task_id or send.new_id())
-        if sender is None or not isinstance(call.args, list | tuple) or not isinstance(call.kwargs, dict):
+        usual = isinstance(call.args, list | tuple) and isinstance(call.kwargs, dict) and isinstance(call.task_id, str)
+        if sender is None or not usual:
             return super().apply_async(args, kwargs, task_id, **options)
         try:
             self.send_all(sender, [call])

@@ -112,7 +112,7 @@ def test_a_job_of_many_is_what_it_would_be_alone(app, broker, value):
     assert json.loads(json.dumps(mine).replace(together, alone)) == theirs
 
 
-@pytest.mark.parametrize("args", [[object(), 2], [1], ["\x00", 2], ["\ud800", 2]], ids=lambda args: ascii(args)[:12])
+@pytest.mark.parametrize("args", [[object(), 2], [1]], ids=lambda args: ascii(args)[:12])
 def test_what_cannot_be_written_is_refused_at_the_call(app, args):
     with pytest.raises((TypeError, ValueError, DataError)):
         tasks.durable_add.delay(*args)
@@ -323,6 +323,15 @@ def test_one_that_is_revoked_before_anybody_has_unfolded_it_is_cancelled(app, br
     assert notes() == ["first began", "first ended"]
 
 
+def test_arguments_that_postgres_has_no_text_for_are_shown_escaped_and_carried_as_they_are(app, broker):
+    odd = ["a\0b", "\udcff.txt"]
+
+    job = Job.objects.get(pk=tasks.durable_add.delay(*odd).id)
+
+    assert "\\x00" in job.args
+    assert json.loads(job.body)[0] == odd
+
+
 # --- Receipts ------------------------------------------------------------------------------------------------------
 
 
@@ -339,10 +348,12 @@ def test_what_is_to_be_published_again_needs_a_new_publication(app, broker, reco
     assert queued(broker) == [job]
 
 
-def test_receipts_are_thrown_away_after_some_minutes(app, broker, monkeypatch):
-    monkeypatch.setattr(receipts, "KEPT", -1)
-    monkeypatch.setattr(receipts, "_tidied_at", 0.0)
+def test_receipts_are_thrown_away_after_some_minutes(app, broker, reconcile, monkeypatch):
     tasks.durable_add.delay(1, 2)
+    assert broker.command("ZCARD", receipts.KEY) == 1
+    monkeypatch.setattr(receipts, "KEPT", -1)
+
+    reconcile()
 
     assert broker.command("ZCARD", receipts.KEY) == 0
 
