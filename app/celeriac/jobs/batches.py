@@ -14,7 +14,6 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -24,12 +23,9 @@ from kombu.utils.json import dumps
 
 from celeriac import send
 from celeriac.jobs import HEADER, enqueue, receipts
-from celeriac.send import CHUNK, PLAIN, Sender, as_json, new_id
+from celeriac.send import CHUNK, ENDS, OWN, Sender, as_json, new_id
 from celeriac.worker import logs
 
-#: Digits of an id that are the batch's.
-OWN = 32
-ENDS = [f"{number:04x}" for number in range(CHUNK)]
 INSERT = """
 INSERT INTO celeriac_batch (id, task, queue, message, rest, jobs, created_at) VALUES """
 VALUES = "(%s, %s, %s, %s, %s, %s, now())"
@@ -111,7 +107,7 @@ def fold(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> Folded | None:
     if not logs.listens_alone():  # who else listens may change any of the messages
         return None
     try:
-        args, reprs = written(sender, arguments)
+        args, reprs = sender.written(arguments)
     except Exception:  # Celery's own way raises Celery's own error
         return None
     if not "".join(reprs).isprintable() or any("__type__" in each for each in args):  # what kombu may fail to read
@@ -119,16 +115,6 @@ def fold(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> Folded | None:
     headers = {HEADER: True, **first.headers, "argsrepr": batch}
     rest = as_json(first.body).removeprefix(f"[{as_json(arguments[0])}")
     return Folded(sender, batch, first._replace(headers=headers), args, reprs, rest)
-
-
-def written(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> tuple[list[str], list[str]]:
-    """Each as JSON, and as text; of numbers all at once, in a quarter of the time."""
-    most = sender.longest_args
-    if set(map(type, chain.from_iterable(arguments))) <= PLAIN:
-        reprs = list(map(repr, arguments))
-        if max(map(len, reprs)) < most:
-            return [f"[{args}]" for args in as_json(arguments)[2:-2].split("], [")], reprs
-    return [as_json(each) for each in arguments], [sender.repr_of(each, each, most) for each in arguments]
 
 
 def record_new(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> list[str] | None:

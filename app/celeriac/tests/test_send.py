@@ -293,6 +293,14 @@ def test_nobody_listens_while_messages_are_compared(app):
     assert logs.listens_alone()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.integers() | st.floats() | st.booleans() | st.none() | st.text(), max_size=3).map(tuple)))
+def test_arguments_that_are_written_together_are_what_each_is_by_itself(app, calls):
+    sender = send.sender_of(echo._get_current_object())
+    alone = [sender.written([args]) for args in calls]
+    assert sender.written(calls) == ([json for [json], _ in alone], [text for _, [text] in alone])
+
+
 @given(st.lists(st.integers() | st.floats() | st.booleans() | st.none(), max_size=20).map(tuple))
 def test_the_short_way_to_say_what_arguments_are_says_the_same(args):
     assert not all(type(each) in send.PLAIN for each in args) or repr(args) == saferepr(args, 10_000)

@@ -75,7 +75,7 @@ class Task(DjangoTask):
         each = [tuple(args) for args in arguments]
         ids = batches.record_new(sender, each) if is_durable(self.app, self.name) else None
         if ids is None:
-            ids = [send.new_id() for _ in each]
+            ids = send.new_ids(len(each))
             self.send_all(sender, [Call(args, {}, task_id) for args, task_id in zip(each, ids, strict=True)])
         if parent := self.app.current_worker_task:
             for task_id in ids:
