@@ -297,6 +297,7 @@ def test_nobody_listens_while_messages_are_compared(app):
 @given(st.lists(st.lists(st.integers() | st.floats() | st.booleans() | st.none() | st.text(), max_size=3).map(tuple)))
 def test_arguments_that_are_written_together_are_what_each_is_by_itself(app, calls):
     sender = send.sender_of(echo._get_current_object())
+    assert sender
     alone = [sender.written([args]) for args in calls]
     assert sender.written(calls) == ([json for [json], _ in alone], [text for _, [text] in alone])
 

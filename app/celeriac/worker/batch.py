@@ -20,8 +20,7 @@ from billiard.common import terminate_handler_fired
 from billiard.einfo import ExceptionInfo
 from billiard.pool import MaybeEncodingError
 from celery import Celery, current_app, signals
-from celery.app import trace
-from celery.app.task import Context as StockContext
+from celery.app.task import Context
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.threads import _FastLocalStack
 from kombu.utils.json import loads
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 #: Seconds of durable jobs that have ended and are not written down: they run again when the worker is killed.
 UNSAID = 0.01
 #: What Celery takes out of a message's headers to see which are the sender's own.
-CELERYS = {*vars(StockContext), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
+CELERYS = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 #: ``json.loads``, which looks for the encoding, and for white space, first.
 decode = json.JSONDecoder().raw_decode
 #: Made by the pool before it forks.
@@ -50,18 +49,10 @@ more_than_jobs, leaving = 0, False
 def prepare(app: Celery) -> None:
     """Before the children are forked: what Celery's tracer does in each of them, but quicker."""
     database.take_over(app)
-    trace.Context = Context  # type: ignore[misc]
     for task in app.tasks.values():
         task.request_stack = _FastLocalStack()  # in C, for tracers that run in the thread that made them (6 us)
     for signal in (signals.task_prerun, signals.task_success, signals.task_postrun):
         signal.use_caching, signal.sender_receivers_cache = True, WeakKeyDictionary()  # as Signal(use_caching=True)
-
-
-class Context(StockContext):
-    """Celery's, which lists the names of all its attributes for each task (10 us)."""
-
-    def _get_custom_headers(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        return {name: value for name, value in dict(*args, **kwargs).items() if name not in CELERYS} or None
 
 
 class Batch:
@@ -154,6 +145,8 @@ class Batch:
         # What others follow is stored before they can ask for it.
         self.simple = not (embed and (embed.get("chord") or embed.get("chain") or embed.get("callbacks")))
         request.update(
+            # The sender's own; Celery looks for them, among the names of all its attributes (10 us), if there are none.
+            headers={name: value for name, value in request.items() if name not in CELERYS} or None,
             properties=properties,
             reply_to=properties.get("reply_to"),
             correlation_id=properties.get("correlation_id"),
