@@ -1,4 +1,4 @@
-"""The way to Redis for messages that Postgres remembers: in batches, within a second, or not now."""
+"""The way to Redis for what is sent beside Celery's own: together, within a second, or not now."""
 
 import os
 import select
@@ -55,7 +55,7 @@ class Publisher:
             if self.connection is None:
                 self._connect()
             yield self.channel
-        except BROKER_AWAY:
+        except BaseException:  # a time limit, too: the next one would find half a connection, or read another's answer
             self.close()
             raise
 
@@ -64,17 +64,13 @@ class Publisher:
 
         Within ``connected``. Raises what Redis raises, but when it is not to ``wait`` for that.
         """
-        try:
-            self.freshen()
-            self.unread = len(commands)
-            unsent = memoryview(b"".join(hiredis.pack_command(command) for command in commands))
-            while unsent:  # not `sendall`, whose timeout is for all of them together
-                unsent = unsent[self.wire._sock.send(unsent) :]
-            if wait:
-                self.read()
-        except BaseException:  # a time limit, too: the next one would read this one's answer
-            self.close()
-            raise
+        self.freshen()
+        self.unread = len(commands)
+        unsent = memoryview(b"".join(hiredis.pack_command(command) for command in commands))
+        while unsent:  # not `sendall`, whose timeout is for all of them together
+            unsent = unsent[self.wire._sock.send(unsent) :]
+        if wait:
+            self.read()
 
     def freshen(self) -> None:
         """Connect anew when Redis, or a proxy, has closed the connection meanwhile, or a call before went wrong."""
@@ -109,17 +105,13 @@ class Publisher:
         self.declared.clear()
 
     def _connect(self) -> None:
-        try:
-            self.connection = self.app.connection_for_write(transport_options=self.options)
-            # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
-            self.connection.ensure_connection(max_retries=1, interval_start=0)
-            self.channel = self.connection.channel()
-            self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
-            self.wire = self.channel.pool.make_connection()
-            self._connect_wire()
-        except BaseException:  # a time limit, too
-            self.close()
-            raise
+        self.connection = self.app.connection_for_write(transport_options=self.options)
+        # Tried once more at once; by itself kombu would sleep, and default_channel try for ever.
+        self.connection.ensure_connection(max_retries=1, interval_start=0)
+        self.channel = self.connection.channel()
+        self.channel.create_publish_batch = lambda max_size: self.batch_class(self.channel, max_size)
+        self.wire = self.channel.pool.make_connection()
+        self._connect_wire()
 
     def _connect_wire(self) -> None:
         self.wire.connect()

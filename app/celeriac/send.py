@@ -140,7 +140,8 @@ class Sender:
     def message(self, args: Sequence[Any], kwargs: dict[str, Any], task_id: str) -> task_message:
         """As ``celery.app.amqp.AMQP.as_task_v2`` makes it."""
         self.check(args, kwargs)
-        headers = self.headers(task_id, *self.family(task_id), *self.reprs(args, kwargs))
+        argsrepr = self.repr_of(args, args, self.longest_args)
+        headers = self.headers(task_id, *self.family(task_id), argsrepr, self.kwargsrepr(kwargs))
         properties = {"correlation_id": task_id, "reply_to": self.app.thread_oid}
         return task_message(headers=headers, properties=properties, body=(args, kwargs, {**EMBEDDED}), sent_event=None)
 
@@ -179,9 +180,8 @@ class Sender:
             return task_id, None
         return parent.request.root_id or parent.request.id, parent.request.id
 
-    def reprs(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[str, str]:
-        argsrepr = self.repr_of(args, args, self.longest_args)
-        return argsrepr, self.repr_of(kwargs, kwargs.values(), self.longest_kwargs) if kwargs else "{}"
+    def kwargsrepr(self, kwargs: dict[str, Any]) -> str:
+        return self.repr_of(kwargs, kwargs.values(), self.longest_kwargs) if kwargs else "{}"
 
     def written(self, each: Sequence[Sequence[Any]]) -> tuple[list[str], list[str]]:
         """Arguments of many calls, as JSON and as text; of numbers all at once, in a quarter of the time."""
@@ -214,8 +214,7 @@ class Sender:
         written = zip(calls, *self.written([call.args for call in calls]), strict=True)
         for (_, kwargs, task_id), args, argsrepr in written:
             body = f"[{args}, {as_json(kwargs) if kwargs else '{}'}, {EMBEDDED_JSON}]"
-            argsrepr = quoted(argsrepr)
-            kwargsrepr = quoted(self.repr_of(kwargs, kwargs.values(), self.longest_kwargs)) if kwargs else '"{}"'
+            argsrepr, kwargsrepr = quoted(argsrepr), quoted(self.kwargsrepr(kwargs))
             root, parents = (quoted(task_id), "null") if parent is None else map(as_json, self.family(task_id))
             quoted_id, tag = quoted(task_id), f'"{me}-{next(_tags)}"'
             gaps = (in_base64(body), quoted_id, root, parents, argsrepr, kwargsrepr, context, quoted_id, reply_to, tag)
