@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from celery import Celery as StockCelery
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.result import AsyncResult
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import transaction
 from redis.exceptions import RedisError
+from vine import promise
 
 from celeriac.jobs import execution
 from celeriac.postgres import REFUSED, not_waiting_for_locks, patiently
@@ -106,11 +108,40 @@ class JobsMixin:
             execution.end(request, "cancelled", reason)
 
 
+class Result(AsyncResult):
+    """Celery's, with the promise of an end for who waits for it; who sends a task seldom does."""
+
+    def __init__(self, id: str, backend: Any = None, task_name: Any = None, app: Any = None, parent: Any = None):
+        if id is None:
+            raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
+        self.app = app or self.app  # type: ignore[has-type]
+        self.id, self.backend, self.parent = id, backend or self.app.backend, parent
+        self._cache, self._ignored = None, False
+
+    @cached_property
+    def on_ready(self) -> promise:
+        return promise(self._on_fulfilled, weak=True)
+
+
 class Celery(StockCelery):
     """Celery's app, with durable jobs."""
 
     amqp_cls = "celeriac.jobs.enqueue:AMQP"
     task_cls = "celeriac.worker.task:Task"
+
+    @property
+    def tasks(self) -> Any:
+        """Celery's, without the lock that a cached property of kombu's asks for each time."""
+        return self._tasks if self.finalized else super().tasks
+
+    @cached_property
+    def AsyncResult(self) -> Any:  # noqa: N802
+        return self.subclass_with_self(Result, name="AsyncResult", reverse="AsyncResult")
+
+    @cached_property
+    def gen_task_name(self) -> Any:
+        """Celery's, which every look at a ``shared_task`` asks for the name of its task."""
+        return cache(super().gen_task_name)
 
     def _get_backend(self) -> Any:
         backend = super()._get_backend()

@@ -2,7 +2,10 @@
 
 import os
 import select
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +23,8 @@ BROKER_AWAY: tuple[type[Exception], ...] = (KombuError, RedisError, BatchPublish
 Command = tuple[Any, ...]
 #: Seconds that a caller waits for Redis at most.
 PATIENCE = 1.0
+#: Seconds after an answer in which nobody looks whether the connection has been closed.
+FRESH = 1.0
 
 _local = threading.local()
 
@@ -33,6 +38,8 @@ class Publisher:
         self.connection: Connection | None = None
         #: For ``execute``: a connection of redis-py's.
         self.wire: Any = None
+        #: Answers that are to come through it, and when the last came, on the monotonic clock.
+        self.unread, self.answered = 0, 0.0
         #: Names of queues that were declared through it.
         self.declared: set[str] = set()
 
@@ -45,37 +52,45 @@ class Publisher:
     @contextmanager
     def producing(self) -> Iterator[Producer]:
         """A producer. Raises one of ``BROKER_AWAY``."""
-        with self.connected() as channel:
+        with self as channel:
             yield self.app.amqp.Producer(channel, auto_declare=False)
 
-    @contextmanager
-    def connected(self) -> Iterator[Channel]:
-        """What it sends through. Raises one of ``BROKER_AWAY``."""
-        try:
-            if self.connection is None:
+    def __enter__(self) -> Channel:
+        """Connected: what it sends through. Raises one of ``BROKER_AWAY``, as the block may."""
+        if self.connection is None:
+            try:
                 self._connect()
-            yield self.channel
-        except BaseException:  # a time limit, too: the next one would find half a connection, or read another's answer
+            except BaseException:
+                self.close()
+                raise
+        return self.channel
+
+    def __exit__(self, kind: type[BaseException] | None, *about: Any) -> None:
+        if kind:  # a time limit, too: the next one would find half a connection, or read another's answer
             self.close()
-            raise
 
     def execute(self, commands: Sequence[Command], wait: bool = True) -> None:
         """In one round trip, on a connection of its own: a client's pool, pipeline and parser cost 50 us.
 
-        Within ``connected``. Raises what Redis raises, but when it is not to ``wait`` for that.
+        Within its block. Raises what Redis raises, but when it is not to ``wait`` for that.
         """
-        self.freshen()
+        if self.unread or time.monotonic() - self.answered > FRESH:
+            self.freshen()
         self.unread = len(commands)
-        unsent = memoryview(b"".join(hiredis.pack_command(command) for command in commands))
-        while unsent:  # not `sendall`, whose timeout is for all of them together
-            unsent = unsent[self.wire._sock.send(unsent) :]
-        if wait:
-            self.read()
+        unsent = memoryview(b"".join(map(hiredis.pack_command, commands)))
+        try:
+            while unsent:  # not `sendall`, whose timeout is for all of them together
+                unsent = unsent[self.wire._sock.send(unsent) :]
+            if wait:
+                self.read()
+        except BlockingIOError as error:
+            raise TimeoutError("Redis does not answer in time") from error
 
     def freshen(self) -> None:
         """Connect anew when Redis, or a proxy, has closed the connection meanwhile, or a call before went wrong."""
         try:
-            self.read()
+            if self.unread:
+                self.read()
             if not self.poll.poll(0):  # what there is to read now is the connection's end
                 return
         except (RedisError, OSError):  # who did not wait for that answer does without it
@@ -95,6 +110,7 @@ class Publisher:
             if isinstance(answer, Exception):
                 raise answer
             self.unread -= 1
+        self.answered = time.monotonic()
 
     def close(self) -> None:
         if self.wire:
@@ -115,9 +131,16 @@ class Publisher:
 
     def _connect_wire(self) -> None:
         self.wire.connect()
-        self.answers, self.unread = hiredis.Reader(replyError=ResponseError), 0
+        self.answers, self.unread, self.answered = hiredis.Reader(replyError=ResponseError), 0, time.monotonic()
+        sock = self.wire._sock
         self.poll = select.poll()
-        self.poll.register(self.wire._sock, select.POLLIN)
+        self.poll.register(sock, select.POLLIN)
+        timeout = sock.gettimeout()
+        # The kernel's timeout: Python's own is another system call each time. TLS would wait for ever.
+        if timeout and type(sock) is socket.socket:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6)))
+            sock.settimeout(None)
 
 
 def publisher(app: Celery) -> Publisher:

@@ -12,9 +12,10 @@ import math
 import os
 import time
 from binascii import b2a_base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain, count
+from json.encoder import c_make_encoder  # type: ignore[attr-defined]
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
@@ -30,8 +31,10 @@ from kombu.common import maybe_declare
 from kombu.exceptions import EncodeError
 from kombu.transport.redis import Channel
 from kombu.utils.json import JSONEncoder
+from structlog.contextvars import get_contextvars
 
 from celeriac.broker import Command, publisher
+from celeriac.jobs import is_durable
 from celeriac.sampling import Sampler
 from celeriac.transport import process
 from celeriac.worker import logs
@@ -48,7 +51,8 @@ EMBEDDED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, 
 #: A value in the text of a message that is filled in.
 GAP = "\0"
 
-_encode = JSONEncoder().encode
+#: As ``json.JSONEncoder.iterencode`` makes one for each value.
+_encode = c_make_encoder(None, JSONEncoder().default, quoted, None, ": ", ", ", False, False, True)
 _tags = count(1)
 _sampler = Sampler()
 
@@ -70,7 +74,7 @@ _known: dict[str, Known] = {}
 
 def sender_of(task: Any) -> "Sender | None":
     """What sends this task's messages, if they are like any other's."""
-    django, changes = settings.__dict__.get("_wrapped"), task.app.conf.__dict__["changes"]
+    django, changes = object.__getattribute__(settings, "_wrapped"), task.app.conf.__dict__["changes"]
     known = _known.get(task.name)
     if known is None or known.task is not task or known.django is not django or known.celery != changes:
         known = _known[task.name] = Known(task, django, dict(changes), prepare(task.app, task))
@@ -119,20 +123,25 @@ class Sender:
     """Sends messages of one task. Its calls raise TypeError for arguments that the task does not take."""
 
     def __init__(self, app: Celery, task: Any, queue: Queue) -> None:
-        self.app, self.task, self.queue = app, task, queue
+        self.app, self.task, self.name, self.queue = app, task, task.name, queue
+        self.durable = is_durable(app, task.name)
         self.sent_event = bool(app.conf.task_send_sent_event)
         self.levels = app.conf.task_repr_maxlevels
-        self.header = getattr(task, "__header__", None)  # none, of a class that was registered as it is
+        #: Takes what the task takes; none, of a class that was registered as it is.
+        self.header = getattr(task, "__header__", None) if task.typing else None
         self.longest_args, self.longest_kwargs = app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize
         #: The text of a message with its gaps, and what it was made for.
         self.text, self.made_for = "", tuple[Any, ...]()
 
-    def send(self, calls: Sequence[Call]) -> None:
-        """Raises one of ``BROKER_AWAY``; some of them may be in Redis then. Raises kombu's EncodeError before that."""
+    def send(self, calls: Sequence[Call], parent: Any) -> None:
+        """Raises one of ``BROKER_AWAY``; some of them may be in Redis then. Raises kombu's EncodeError before that.
+
+        ``parent`` is the task that sends them, or None.
+        """
         for start in range(0, len(calls), CHUNK):
             some = calls[start : start + CHUNK]
             if logs.listens_alone():
-                self.send_texts(some)
+                self.send_texts(some, parent)
             else:
                 messages = [(message := self.message(*call), as_json(message.body)) for call in some]
                 publish(self.app, self.queue, messages, self.sent_event)
@@ -141,12 +150,13 @@ class Sender:
         """As ``celery.app.amqp.AMQP.as_task_v2`` makes it."""
         self.check(args, kwargs)
         argsrepr = self.repr_of(args, args, self.longest_args)
-        headers = self.headers(task_id, *self.family(task_id), argsrepr, self.kwargsrepr(kwargs))
+        family = family_of(task_id, self.app.current_worker_task)
+        headers = self.headers(task_id, *family, argsrepr, self.kwargsrepr(kwargs))
         properties = {"correlation_id": task_id, "reply_to": self.app.thread_oid}
         return task_message(headers=headers, properties=properties, body=(args, kwargs, {**EMBEDDED}), sent_event=None)
 
     def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        if self.task.typing and self.header:
+        if self.header:
             self.header(*args, **kwargs)
 
     def headers(
@@ -174,51 +184,53 @@ class Sender:
             "stamps": {},
         }
 
-    def family(self, task_id: str) -> tuple[str, str | None]:
-        """The ids of the root and of the parent."""
-        if (parent := self.app.current_worker_task) is None:
-            return task_id, None
-        return parent.request.root_id or parent.request.id, parent.request.id
-
     def kwargsrepr(self, kwargs: dict[str, Any]) -> str:
         return self.repr_of(kwargs, kwargs.values(), self.longest_kwargs) if kwargs else "{}"
 
-    def written(self, each: Sequence[Sequence[Any]]) -> tuple[list[str], list[str]]:
-        """Arguments of many calls, as JSON and as text; of numbers all at once, in a quarter of the time."""
-        if len(each) > 1 and set(map(type, chain.from_iterable(each))) <= PLAIN and set(map(type, each)) == {tuple}:
+    def written(self, args: Sequence[Any]) -> tuple[str, str]:
+        """Arguments of a call, as JSON and as text."""
+        return as_json(args), self.repr_of(args, args, self.longest_args)
+
+    def all_written(self, each: Sequence[Sequence[Any]]) -> Iterable[tuple[str, str]]:
+        """The same of many calls; of numbers all at once, in a quarter of the time."""
+        if PLAIN.issuperset(map(type, chain.from_iterable(each))) and set(map(type, each)) == {tuple}:
             reprs = list(map(repr, each))
             if max(map(len, reprs)) < self.longest_args:
-                return [f"[{args}]" for args in as_json(each)[2:-2].split("], [")], reprs
-        return [as_json(args) for args in each], [self.repr_of(args, args, self.longest_args) for args in each]
+                return zip([f"[{args}]" for args in as_json(each)[2:-2].split("], [")], reprs, strict=True)
+        return map(self.written, each)
 
     def repr_of(self, value: Any, parts: Any, most: int) -> str:
-        if all(type(part) in PLAIN for part in parts) and len(text := repr(value)) < most:
+        if PLAIN.issuperset(map(type, parts)) and len(text := repr(value)) < most:
             return text
         return saferepr(value, most, maxlevels=self.levels)
 
     # --- As text ---------------------------------------------------------------------------------------------
 
-    def send_texts(self, calls: Sequence[Call]) -> None:
-        context = logs.receiver.get_task_context()
-        raw = list(self.texts(calls, as_json(context) if context else "{}"))
-        shown = calls[: _sampler.shows(len(calls), time.monotonic())] if self.sent_event else ()
-        push(self.app, self.queue, raw, [self.message(*call).headers for call in shown])
-        logs.say_sent(self.queue.name, ((self.task.name, call.task_id) for call in calls))
+    def send_texts(self, calls: Sequence[Call], parent: Any) -> None:
+        context = get_contextvars()
+        raw = self.texts(calls, parent, as_json(logs.handed_on(context)) if context else "{}")
+        number = _sampler.shows(len(calls), time.monotonic()) if self.sent_event else 0
+        push(self.app, self.queue, raw, [self.message(*call).headers for call in calls[:number]] if number else ())
+        logs.say_sent(self.queue.name, [(self.name, call.task_id) for call in calls], context)
 
-    def texts(self, calls: Sequence[Call], context: str) -> Iterator[bytes]:
+    def texts(self, calls: Sequence[Call], parent: Any, context: str) -> list[bytes]:
         """What lists in Redis hold; ``context`` is that of the log, as JSON."""
-        text, me, reply_to = self.template(), process(), quoted(self.app.thread_oid)
-        parent = self.app.current_worker_task
-        for call in calls:
-            self.check(call.args, call.kwargs)
-        written = zip(calls, *self.written([call.args for call in calls]), strict=True)
-        for (_, kwargs, task_id), args, argsrepr in written:
+        text, reply_to = self.template(), quoted(self.app.thread_oid)
+        if self.header:
+            for args, kwargs, _ in calls:
+                self.header(*args, **kwargs)
+        alone = len(calls) == 1
+        written = (self.written(calls[0].args),) if alone else self.all_written([call.args for call in calls])
+        raw = []
+        for (_, kwargs, task_id), (args, argsrepr) in zip(calls, written, strict=True):
             body = f"[{args}, {as_json(kwargs) if kwargs else '{}'}, {EMBEDDED_JSON}]"
-            argsrepr, kwargsrepr = quoted(argsrepr), quoted(self.kwargsrepr(kwargs))
-            root, parents = (quoted(task_id), "null") if parent is None else map(as_json, self.family(task_id))
-            quoted_id, tag = quoted(task_id), f'"{me}-{next(_tags)}"'
-            gaps = (in_base64(body), quoted_id, root, parents, argsrepr, kwargsrepr, context, quoted_id, reply_to, tag)
-            yield (text % gaps).encode()
+            body = b2a_base64(body.encode(), newline=False).decode()
+            quoted_id = quoted(task_id)
+            root, parents = (quoted_id, "null") if parent is None else map(as_json, family_of(task_id, parent))
+            reprs = quoted(argsrepr), quoted(self.kwargsrepr(kwargs)) if kwargs else '"{}"'
+            gaps = (f'"{body}"', quoted_id, root, parents, *reprs, context, quoted_id, reply_to, next(_tags))
+            raw.append((text % gaps).encode())
+        return raw
 
     def template(self) -> str:
         task = self.task
@@ -226,24 +238,28 @@ class Sender:
         if wanted != self.made_for:
             headers = self.headers(GAP, GAP, GAP, GAP, GAP) | {logs.CONTEXT: GAP}
             properties = {"correlation_id": GAP, "reply_to": GAP, **delivery_mode(self.app, self.queue)}
-            text = envelope(GAP, headers, properties, "", self.queue.name, tag=GAP)
-            self.text, self.made_for = text.replace("%", "%%").replace(quoted(GAP), "%s"), wanted
+            text = envelope(GAP, headers, properties, "", self.queue.name, tag=f"{process()}-{GAP}")
+            text = text.replace("%", "%%").replace(quoted(GAP), "%s")
+            self.text, self.made_for = text.replace(quoted(GAP)[1:-1], "%s"), wanted
         return self.text
+
+
+def family_of(task_id: str, parent: Any) -> tuple[str, str | None]:
+    """The ids of the root and of the parent."""
+    if parent is None:
+        return task_id, None
+    return parent.request.root_id or parent.request.id, parent.request.id
 
 
 def as_json(value: Any) -> str:
     """As kombu does it, which makes a new encoder for each. Raises its EncodeError for what is no JSON."""
     try:
-        return _encode(value)
+        return "".join(_encode(value, 0))
     except Exception as error:
         raise EncodeError(str(error)) from error
 
 
 EMBEDDED_JSON = as_json(EMBEDDED)
-
-
-def in_base64(body: str) -> str:
-    return quoted(b2a_base64(body.encode(), newline=False).decode())
 
 
 def new_id() -> str:
@@ -279,7 +295,8 @@ def publish(
     number = _sampler.shows(len(messages), time.monotonic()) if sent_event else 0
     push(app, queue, raw, [message.headers for message, _ in messages[:number]], also)
     if logs.listens_alone():
-        logs.say_sent(queue.name, ((message.headers["task"], message.headers["id"]) for message, _ in messages))
+        sent = [(message.headers["task"], message.headers["id"]) for message, _ in messages]
+        logs.say_sent(queue.name, sent, get_contextvars())
         return
     for message, _ in messages:
         signals.after_task_publish.send(
@@ -300,7 +317,7 @@ def push(
     for it, and so nobody waits here for an answer.
     """
     mine = publisher(app)
-    with mine.connected() as channel:
+    with mine as channel:
         if queue.name not in mine.declared:
             maybe_declare(queue, channel)
             mine.declared.add(queue.name)
@@ -316,7 +333,7 @@ def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes
     """What a list in Redis holds. Who listens to ``before_task_publish`` may change headers and properties."""
     headers, properties, unencoded, _ = message
     if logs.listens_alone():
-        headers[logs.CONTEXT] = logs.receiver.get_task_context()
+        headers[logs.CONTEXT] = logs.handed_on(get_contextvars())
     else:
         signals.before_task_publish.send(
             sender=headers["task"],
@@ -347,7 +364,7 @@ def envelope(
         "headers": headers,
         "properties": {**properties, **delivery, "body_encoding": "base64", "delivery_tag": tag or new_id()},
     }
-    return _encode(whole)
+    return as_json(whole)
 
 
 def sent_events(queue: Queue, headers_of: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ import orjson
 from celery.app.amqp import task_message
 from django.db import connection, transaction
 from kombu.utils.json import dumps
+from structlog.contextvars import get_contextvars
 
 from celeriac import send
 from celeriac.jobs import HEADER, enqueue, receipts
@@ -107,7 +108,7 @@ def fold(sender: Sender, arguments: Sequence[tuple[Any, ...]]) -> Folded | None:
     if not logs.listens_alone():  # who else listens may change any of the messages
         return None
     try:
-        args, reprs = sender.written(arguments)
+        args, reprs = map(list, zip(*sender.all_written(arguments), strict=True))
     except Exception:  # Celery's own way raises Celery's own error
         return None
     if not "".join(reprs).isprintable() or any("__type__" in each for each in args):  # what kombu may fail to read
@@ -150,7 +151,7 @@ def publish(batches: Iterable[Folded]) -> None:
     for batch in batches:
         app, task, queue = batch.sender.app, batch.sender.task, batch.sender.queue
         send.push(app, queue, batch.encoded(), shown=(), also=receipts.commands([receipt_of(batch.id)]))
-        logs.say_sent(queue.name, ((task.name, job_id) for job_id in batch.ids()))
+        logs.say_sent(queue.name, [(task.name, job_id) for job_id in batch.ids()], get_contextvars())
 
 
 # --- Unfold ------------------------------------------------------------------------------------------------------

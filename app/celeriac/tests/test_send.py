@@ -2,7 +2,9 @@
 
 import json
 import logging
+import signal
 import sys
+import time
 from base64 import b64decode
 from contextlib import contextmanager
 from unittest.mock import Mock
@@ -22,7 +24,7 @@ from kombu.exceptions import EncodeError, OperationalError
 from redis.exceptions import ResponseError
 
 from celeriac import lines, send
-from celeriac.broker import publisher
+from celeriac.broker import PATIENCE, publisher
 from celeriac.worker import logs
 from tests.tasks import durable, echo, work
 from tests.waiting import eventually
@@ -193,7 +195,7 @@ def test_while_redis_is_away_the_call_says_so_as_celerys_does(app, broker):
 
 
 def test_an_error_of_redis_is_raised_and_the_next_call_is_sent(app, redis):
-    with pytest.raises(ResponseError), publisher(app).connected():
+    with pytest.raises(ResponseError), publisher(app):
         publisher(app).execute([("SET", "text", "x"), ("LPUSH", "text", "y"), ("LPUSH", "default", "z")])
     redis.client.delete("default")
 
@@ -215,7 +217,7 @@ def test_a_time_limit_while_redis_answers_leaves_no_answer_to_the_next_call(app,
         echo.delay(2)
     redis.client.delete("default")
 
-    with publisher(app).connected(), pytest.raises(ResponseError):
+    with publisher(app), pytest.raises(ResponseError):
         publisher(app).execute([("LPUSH", "default")])
     assert echo.delay(3).id == json.loads(redis.client.rpop("default"))["headers"]["id"]
 
@@ -224,26 +226,46 @@ def test_a_connection_that_redis_closed_is_made_anew_before_anything_is_sent(app
     echo.delay(1)
     redis.client.client_kill_filter(_type="normal", skipme=True)
 
-    with publisher(app).connected():
+    with publisher(app):
         publisher(app).execute([("LPUSH", "default", "x")], wait=False)
     redis.client.delete("default")
     redis.client.client_kill_filter(_type="normal", skipme=True)
-    with publisher(app).connected():
+    with publisher(app):
         publisher(app).execute([("LPUSH", "default", "y")])
 
     assert redis.client.lrange("default", 0, -1) == [b"y"]
 
 
 def test_an_answer_that_nobody_waited_for_fails_no_other_call(app, redis):
-    with publisher(app).connected():
+    with publisher(app):
         publisher(app).execute([("LPUSH", "default")], wait=False)
         publisher(app).execute([("LPUSH", "default", "x")])
 
     assert redis.client.lrange("default", 0, -1) == [b"x"]
 
 
+def test_a_redis_that_does_not_answer_is_waited_for_as_long_as_said_and_not_longer(app, broker):
+    echo.delay(1)
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="Redis does not answer in time"), publisher(app):
+            publisher(app).execute([("LPUSH", "default", "x")])
+        assert PATIENCE <= time.monotonic() - began < 10 * PATIENCE
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+
+
+def test_a_call_soon_after_redis_came_back_is_sent(app, broker):
+    echo.delay(1)
+    broker.stop()
+    broker.start()
+
+    assert echo.delay(2).id == json.loads(broker.command("LINDEX", "default", 0))["headers"]["id"]
+
+
 def test_many_large_messages_may_take_longer_than_redis_may_take_to_answer(app, redis, monkeypatch):
-    with publisher(app).connected():
+    with publisher(app):
         publisher(app).execute([("LPUSH", "default", *[b"x" * 1_000_000] * 150)])
 
     assert redis.client.llen("default") == 150
@@ -298,8 +320,7 @@ def test_nobody_listens_while_messages_are_compared(app):
 def test_arguments_that_are_written_together_are_what_each_is_by_itself(app, calls):
     sender = send.sender_of(echo._get_current_object())
     assert sender
-    alone = [sender.written([args]) for args in calls]
-    assert sender.written(calls) == ([json for [json], _ in alone], [text for _, [text] in alone])
+    assert list(sender.all_written(calls)) == [sender.written(args) for args in calls]
 
 
 @given(st.lists(st.integers() | st.floats() | st.booleans() | st.none(), max_size=20).map(tuple))

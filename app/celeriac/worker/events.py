@@ -47,7 +47,7 @@ class Events:
         if not events:
             return
         try:
-            with self.publisher.connected() as channel:
+            with self.publisher as channel:
                 self.publisher.execute(event_commands(self.app, channel, self.hostname, events))
         except BROKER_AWAY as error:
             logger.debug("%d events are dropped: %s", len(events), error)

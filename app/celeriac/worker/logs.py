@@ -30,16 +30,13 @@ class Receiver(CeleryReceiver):
         self.mine = tuple([signal.receivers[-1]] for signal in (before_task_publish, after_task_publish))
 
     def get_task_context(self) -> dict[str, Any]:
-        context = structlog.contextvars.get_contextvars()
-        if "task_id" in context:
-            context["parent_task_id"] = context.pop("task_id")
-        return context
+        return handed_on(structlog.contextvars.get_contextvars())
 
     def receiver_after_task_publish(
         self, sender: Any = None, headers: Any = None, body: Any = None, routing_key: Any = None, **kwargs: Any
     ) -> None:
         about = headers if headers and "id" in headers else body
-        say_sent(routing_key, [(about.get("task"), about.get("id"))])
+        say_sent(routing_key, [(about.get("task"), about.get("id"))], structlog.contextvars.get_contextvars())
 
     def receiver_task_prerun(self, task_id: str, task: Any, *args: Any, **kwargs: Any) -> None:
         structlog.contextvars.clear_contextvars()
@@ -65,10 +62,17 @@ def listens_alone() -> bool:
     return now == receiver.mine and not extras.modify_context_before_task_publish.receivers
 
 
-def say_sent(queue: Any, tasks: Iterable[tuple[Any, Any]]) -> None:
+def handed_on(context: dict[str, Any]) -> dict[str, Any]:
+    """The context that a task has of who sends it."""
+    if "task_id" not in context:
+        return context
+    return {("parent_task_id" if name == "task_id" else name): value for name, value in context.items()}
+
+
+def say_sent(queue: Any, tasks: Iterable[tuple[Any, Any]], context: dict[str, Any]) -> None:
     """``tasks`` are their names and ids."""
-    about = ({"child_task_id": task_id, "child_task_name": name, "routing_key": queue} for name, task_id in tasks)
-    say_each(LOGGER, "task_enqueued", about)
+    about = [{"child_task_id": task_id, "child_task_name": name, "routing_key": queue} for name, task_id in tasks]
+    say_each(LOGGER, "task_enqueued", about, context)
 
 
 def say_that_it_runs(request: Any) -> None:

@@ -29,28 +29,29 @@ class Task(DjangoTask):
 
     def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
         """Celery's; what has no options of its own is sent from what is prepared for the task."""
-        sender = None if has_some(options) else send.sender_of(self)
+        sender = None if options and has_some(options) else send.sender_of(self)
         call = Call(args or (), kwargs or {}, task_id or send.new_id())
         usual = isinstance(call.args, list | tuple) and isinstance(call.kwargs, dict) and isinstance(call.task_id, str)
         if sender is None or not usual:
             return super().apply_async(args, kwargs, task_id, **options)
+        parent = self.app.current_worker_task
         try:
-            self.send_all(sender, [call])
+            self.send_all(sender, [call], parent)
         except BROKER_AWAY:  # Celery's way to try again, and to say so
             return super().apply_async(args, kwargs, call.task_id, **options)
-        return self.sent(call.task_id, self.app.current_worker_task)
+        return self.sent(call.task_id, parent)
 
-    def send_all(self, sender: send.Sender, calls: list[Call]) -> None:
+    def send_all(self, sender: send.Sender, calls: list[Call], parent: Any) -> None:
         """To Redis, or to their rows. Raises one of ``BROKER_AWAY`` for what is not durable."""
-        if is_durable(self.app, self.name):
+        if sender.durable:
             queue = {"queue": sender.queue.name}
             with together():
                 record([job_of(self.app, self.name, sender.message(*call), dict(queue)) for call in calls])
         else:
-            sender.send(calls)
+            sender.send(calls, parent)
 
     def sent(self, task_id: str, parent: Any) -> Any:
-        result = self.AsyncResult(task_id)
+        result = self.app.AsyncResult(task_id)
         result.ignored = self.ignore_result
         if parent:
             parent.add_trail(result)
@@ -73,11 +74,12 @@ class Task(DjangoTask):
             with together():
                 return [self.apply_async(args, **options).id for args in arguments]
         each = [tuple(args) for args in arguments]
-        ids = batches.record_new(sender, each) if is_durable(self.app, self.name) else None
+        ids = batches.record_new(sender, each) if sender.durable else None
+        parent = self.app.current_worker_task
         if ids is None:
             ids = send.new_ids(len(each))
-            self.send_all(sender, [Call(args, {}, task_id) for args, task_id in zip(each, ids, strict=True)])
-        if parent := self.app.current_worker_task:
+            self.send_all(sender, [Call(args, {}, task_id) for args, task_id in zip(each, ids, strict=True)], parent)
+        if parent:
             for task_id in ids:
                 self.sent(task_id, parent)
         return ids

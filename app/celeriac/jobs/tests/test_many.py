@@ -140,7 +140,7 @@ def test_who_listens_to_celerys_signals_hears_of_each(app):
 
 def test_the_log_has_a_line_for_each(app, monkeypatch):
     said = []
-    monkeypatch.setattr("celeriac.worker.logs.say_sent", lambda queue, sent: said.append((queue, list(sent))))
+    monkeypatch.setattr("celeriac.worker.logs.say_sent", lambda queue, sent, context: said.append((queue, list(sent))))
 
     ids = tasks.durable_add.delay_many([[1, 2], [3, 4]])
 
