@@ -183,7 +183,7 @@ def picture(report: Report) -> str:
 
 def chart(title: str, bars: list[tuple[Column, Line]], top: int) -> str:
     across = (WIDTH - NAMES - NUMBERS) / (max(line.most for _, line in bars) or 1)
-    better = "more" if title.endswith("/s") else "less"
+    better = "more" if title.endswith(("/s", "%")) else "less"
     parts = [
         f'<text x="10" y="{top + 12}" font-size="14" font-weight="bold">{escape(title)}'
         f'<tspan font-size="11" font-weight="normal"> ({better} is better)</tspan></text>'

@@ -1,6 +1,6 @@
 """What is measured: the rows of the report, and the functions that measure them, one column at a time.
 
-A figure's name has its unit at its end. More is better of what is counted by the second (``/s``), less of all others.
+A name ends in its unit: more is better of what is counted by the second (``/s``) and of shares (``%``), less of others.
 """
 
 import re
@@ -21,6 +21,9 @@ Figures = dict[str, float]
 WARM = 50
 #: Seconds for which tasks are sent at a steady rate, at most.
 PACED = 10
+#: Of bench/web.py; and how often each is measured.
+VIEWS = ("empty", "send", "bare")
+TURNS = 5
 #: How many there are in the row ``backlog``.
 BACKLOG = 1_000_000
 
@@ -37,23 +40,40 @@ def batch(run: Run) -> Figures:
 
 
 def web(run: Run) -> Figures:
-    """A view that does nothing, and one that sends a task."""
+    """Of a bare Django, the same for all columns."""
+    return views(run, "gunicorn -w 2 --threads 4")
+
+
+def site(run: Run) -> Figures:
+    """Of this repository's site, as its container runs it."""
+    return views(run, "gunicorn --config {root}/services/web/gunicorn.conf.py", BENCH_SITE="true", SERVICE="web")
+
+
+def views(run: Run, gunicorn: str, **variables: str) -> Figures:
+    """A view that does nothing, one that sends a task, and one that sends one command to Redis; by turns."""
     port = free_port()
     module = f"bench.peers.{run.column.module}"
-    server = run.start(f"gunicorn -w 2 --threads 4 -b 127.0.0.1:{port} bench.web:application", BENCH_PEER=module)
+    server = run.start(f"{gunicorn} -b 127.0.0.1:{port} bench.web:application", BENCH_PEER=module, **variables)
     try:
         wait_for_port(port, server)
-        for view in ("empty", "send"):  # both processes connect
+        for view in VIEWS:  # both processes connect
             requests(f"http://127.0.0.1:{port}/{view}", seconds=1)
-        return {f"{view} view, requests/s": requests(f"http://127.0.0.1:{port}/{view}") for view in ("empty", "send")}
+        turns = [{view: requests(f"http://127.0.0.1:{port}/{view}") for view in VIEWS} for _ in range(TURNS)]
     finally:
         end([server])
+    rates = {view: statistics.median(turn[view] for turn in turns) for view in VIEWS}
+    figures = {f"{view} view, requests/s": rate for view, rate in rates.items()}
+    shares = {view: statistics.median(turn[view] / turn["empty"] for turn in turns) for view in ("send", "bare")}
+    return figures | {f"{view} view, of the empty one, %": 100 * share for view, share in shares.items()}
 
 
-def requests(url: str, seconds: int = 4) -> float:
-    """Requests a second, on 8 connections."""
+def requests(url: str, seconds: int = 2) -> float:
+    """Requests a second, 8 at once, each on a connection of its own, as nginx makes them.
+
+    All that are kept may be one process's, while the other has none.
+    """
     program = ["wrk"] if shutil.which("wrk") else [sys.executable, "-m", "bench.client"]
-    command = [*program, "-t", "1", "-c", "8", "-d", f"{seconds}s", url]
+    command = [*program, "-t", "1", "-c", "8", "-d", f"{seconds}s", "-H", "Connection: close", url]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     if errors := re.search(r"Non-2xx.*", said):
         raise FailedError(f"{url}: {errors[0]}")
@@ -165,6 +185,7 @@ ROWS = (
     Row("enqueue", "Enqueue, one by one", enqueue),
     Row("batch", "Enqueue, in batches of 1,000", batch, needs="batch"),
     Row("web", "Enqueue from a web view, gunicorn with 2 processes", web, needs="web"),
+    Row("web-site", "Enqueue from a view of this repository's site", site, needs="site"),
     Row("drain", "Drain of a backlog, 2 workers", drain),
     Row("drain-1", "Drain, 1 worker", drain, Setting(workers=1)),
     Row("drain-4", "Drain, 4 workers", drain, Setting(workers=4)),

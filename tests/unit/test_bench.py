@@ -129,6 +129,7 @@ class Page(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/" else 404)
         self.send_header("Content-Length", "4")
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(b"done")
 
