@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from celery import signals
 from celery._state import _task_stack
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
+from celery.result import AsyncResult
 from celery.utils.saferepr import saferepr
 from django.test import override_settings
 from hypothesis import HealthCheck, example, given, settings
@@ -242,6 +244,21 @@ def test_an_answer_that_nobody_waited_for_fails_no_other_call(app, redis):
         publisher(app).execute([("LPUSH", "default", "x")])
 
     assert redis.client.lrange("default", 0, -1) == [b"x"]
+
+
+def test_a_result_is_celerys_and_whoever_waits_for_it_is_called(app, redis):
+    sent, ours, celerys = echo.delay(1), [], []
+
+    again = pickle.loads(pickle.dumps(sent))
+    assert again == sent == AsyncResult(sent.id)
+    assert again.backend is app.backend
+    for result, heard in ((again, ours), (AsyncResult(sent.id, app=app), celerys)):
+        result.then(heard.append)
+        result.on_ready(result)
+    assert ours == [again]
+    assert celerys == [again]
+    with pytest.raises(ValueError, match="valid id"):
+        app.AsyncResult(None)
 
 
 def test_a_redis_that_does_not_answer_is_waited_for_as_long_as_said_and_not_longer(app, broker):
