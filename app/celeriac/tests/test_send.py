@@ -8,6 +8,7 @@ import sys
 import time
 from base64 import b64decode
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import Mock
 from uuid import UUID, uuid4
 
@@ -247,7 +248,9 @@ def test_an_answer_that_nobody_waited_for_fails_no_other_call(app, redis):
 
 
 def test_a_result_is_celerys_and_whoever_waits_for_it_is_called(app, redis):
-    sent, ours, celerys = echo.delay(1), [], []
+    sent = echo.delay(1)
+    ours: list[Any] = []
+    celerys: list[Any] = []
 
     again = pickle.loads(pickle.dumps(sent))
     assert again == sent == AsyncResult(sent.id)
