@@ -136,8 +136,8 @@ class Publisher:
         self.poll = select.poll()
         self.poll.register(sock, select.POLLIN)
         timeout = sock.gettimeout()
-        # The kernel's timeout: Python's own is another system call each time. TLS would wait for ever.
-        if timeout and type(sock) is socket.socket:
+        # The kernel's timeout: Python's own is another system call each time. TLS, and gevent, would wait for ever.
+        if timeout and type(sock).__module__ == "socket":
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6)))
             sock.settimeout(None)

@@ -128,7 +128,7 @@ class Sender:
         self.sent_event = bool(app.conf.task_send_sent_event)
         self.levels = app.conf.task_repr_maxlevels
         #: Takes what the task takes; none, of a class that was registered as it is.
-        self.header = getattr(task, "__header__", None) if task.typing else None
+        self.header = getattr(task, "__header__", None)
         self.longest_args, self.longest_kwargs = app.amqp.argsrepr_maxsize, app.amqp.kwargsrepr_maxsize
         #: The text of a message with its gaps, and what it was made for.
         self.text, self.made_for = "", tuple[Any, ...]()
@@ -156,7 +156,7 @@ class Sender:
         return task_message(headers=headers, properties=properties, body=(args, kwargs, {**EMBEDDED}), sent_event=None)
 
     def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        if self.header:
+        if self.header and self.task.typing:
             self.header(*args, **kwargs)
 
     def headers(
@@ -216,7 +216,7 @@ class Sender:
     def texts(self, calls: Sequence[Call], parent: Any, context: str) -> list[bytes]:
         """What lists in Redis hold; ``context`` is that of the log, as JSON."""
         text, reply_to = self.template(), quoted(self.app.thread_oid)
-        if self.header:
+        if self.header and self.task.typing:
             for args, kwargs, _ in calls:
                 self.header(*args, **kwargs)
         alone = len(calls) == 1

@@ -346,3 +346,10 @@ def test_arguments_that_are_written_together_are_what_each_is_by_itself(app, cal
 @given(st.lists(st.integers() | st.floats() | st.booleans() | st.none(), max_size=20).map(tuple))
 def test_the_short_way_to_say_what_arguments_are_says_the_same(args):
     assert not all(type(each) in send.PLAIN for each in args) or repr(args) == saferepr(args, 10_000)
+
+
+def test_what_a_task_sends_names_that_task_and_not_the_one_before_it():
+    context = {"task_id": "this one", "parent_task_id": "the one before", "request_id": "a request"}
+
+    assert logs.handed_on(context) == {"parent_task_id": "this one", "request_id": "a request"}
+    assert context["task_id"] == "this one"

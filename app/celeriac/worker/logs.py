@@ -66,7 +66,9 @@ def handed_on(context: dict[str, Any]) -> dict[str, Any]:
     """The context that a task has of who sends it."""
     if "task_id" not in context:
         return context
-    return {("parent_task_id" if name == "task_id" else name): value for name, value in context.items()}
+    handed = {**context, "parent_task_id": context["task_id"]}
+    del handed["task_id"]
+    return handed
 
 
 def say_sent(queue: Any, tasks: Iterable[tuple[Any, Any]], context: dict[str, Any]) -> None:
