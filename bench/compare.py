@@ -31,7 +31,7 @@ def main() -> None:
     asked.output.mkdir(parents=True, exist_ok=True)
     rows = [row for row in ROWS if row.name in asked.rows]
     columns = [column for column in COLUMNS if column.name in asked.columns]
-    pairs = [(row, column) for row in rows for column in columns if row.fits(column)]
+    pairs = [(row, column) for row in rows for column in columns if not row.lacks(column)]
     forget_servers()
     with stack() as folder:
         broken = prepare(columns, folder)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 
-from bench.columns import ABILITIES, ONCE_OR_LESS, ONCE_OR_MORE, Column
+from bench.columns import ONCE_OR_LESS, ONCE_OR_MORE, Column
 from bench.rows import Row
 
 #: What all ratios are to, in this order.
@@ -94,8 +94,9 @@ def table(report: Report) -> str:
     for row in report.rows:
         if results := [result for result in report.results if result.row == row.name]:
             parts += [f"## {row.title}", section(report.columns, results)]
-            if left_out := [column.name for column in report.columns if not row.fits(column)]:
-                parts.append(f"Not measured: {', '.join(left_out)} ({ABILITIES[row.needs]}).")
+            for reason in dict.fromkeys(filter(None, map(row.lacks, report.columns))):
+                left_out = [column.name for column in report.columns if row.lacks(column) == reason]
+                parts.append(f"Not measured: {', '.join(left_out)} ({reason}).")
     return "\n\n".join(parts)
 
 

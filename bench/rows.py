@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.columns import Column
+from bench.columns import ABILITIES, Column
 from bench.run import FailedError, Run, Setting, Workers, end, redis
 from demo.servers import free_port, wait_for_port
 
@@ -170,15 +170,16 @@ class Row:
     title: str
     measure: Callable[[Run], Figures]
     setting: Setting = USUAL
-    #: What a column has to be able to do, of bench/columns.py's ABILITIES.
+    #: What a column has to be able to do, of bench/columns.py's ABILITIES: words.
     needs: str = ""
     #: The part of the tasks it gets: what slows every column down would take minutes.
     share: float = 1.0
     #: Not among the rows that run when none is named.
     only_by_name: bool = False
 
-    def fits(self, column: Column) -> bool:
-        return not self.needs or self.needs in column.can
+    def lacks(self, column: Column) -> str:
+        """Why it cannot be measured there, or nothing."""
+        return next((ABILITIES[need] for need in self.needs.split() if need not in column.can), "")
 
 
 ROWS = (
@@ -199,7 +200,7 @@ ROWS = (
     Row("mixed", "Short tasks at 50/s beside 1 % that take 1 s", mixed),
     Row("memory", "Idle workers", memory),
     Row("durable-enqueue", "Durable jobs: enqueue", enqueue, DURABLE, "durable", share=0.2),
-    Row("durable-batch", "Durable jobs: enqueue in batches of 1,000", batch, DURABLE, "durable"),
+    Row("durable-batch", "Durable jobs: enqueue in batches of 1,000", batch, DURABLE, "durable batch"),
     Row("durable-drain", "Durable jobs: drain", drain, DURABLE, "durable"),
     Row("durable-atomic", "Durable jobs, atomic: drain", drain, ATOMIC, "atomic", share=0.2),
     Row("backlog", f"Drain of {BACKLOG:,}", backlog, only_by_name=True),
