@@ -89,8 +89,7 @@ class Publisher:
     def freshen(self) -> None:
         """Connect anew when Redis, or a proxy, has closed the connection meanwhile, or a call before went wrong."""
         try:
-            if self.unread:
-                self.read()
+            self.read()
             if not self.poll.poll(0):  # what there is to read now is the connection's end
                 return
         except (RedisError, OSError):  # who did not wait for that answer does without it

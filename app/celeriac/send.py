@@ -216,9 +216,8 @@ class Sender:
     def texts(self, calls: Sequence[Call], parent: Any, context: str) -> list[bytes]:
         """What lists in Redis hold; ``context`` is that of the log, as JSON."""
         text, reply_to = self.template(), quoted(self.app.thread_oid)
-        if self.header and self.task.typing:
-            for args, kwargs, _ in calls:
-                self.header(*args, **kwargs)
+        for args, kwargs, _ in calls:
+            self.check(args, kwargs)
         alone = len(calls) == 1
         written = (self.written(calls[0].args),) if alone else self.all_written([call.args for call in calls])
         raw = []
@@ -227,7 +226,7 @@ class Sender:
             body = b2a_base64(body.encode(), newline=False).decode()
             quoted_id = quoted(task_id)
             root, parents = (quoted_id, "null") if parent is None else map(as_json, family_of(task_id, parent))
-            reprs = quoted(argsrepr), quoted(self.kwargsrepr(kwargs)) if kwargs else '"{}"'
+            reprs = quoted(argsrepr), quoted(self.kwargsrepr(kwargs))
             gaps = (f'"{body}"', quoted_id, root, parents, *reprs, context, quoted_id, reply_to, next(_tags))
             raw.append((text % gaps).encode())
         return raw
@@ -333,7 +332,7 @@ def encode(app: Celery, queue: Queue, message: task_message, body: str) -> bytes
     """What a list in Redis holds. Who listens to ``before_task_publish`` may change headers and properties."""
     headers, properties, unencoded, _ = message
     if logs.listens_alone():
-        headers[logs.CONTEXT] = logs.handed_on(get_contextvars())
+        headers[logs.CONTEXT] = logs.receiver.get_task_context()
     else:
         signals.before_task_publish.send(
             sender=headers["task"],
