@@ -22,21 +22,20 @@ class TlsBroker(Broker):
 
     def start(self):
         super().start()
-        self.certificate, self.tls_port = self.folder / "certificate.pem", free_port()
+        private, public = self.folder / "private.pem", self.folder / "public.pem"
+        self.tls_port = free_port()
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", self.certificate]
-            + ["-out", self.folder / "public.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(private)]
+            + ["-out", str(public), "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
             check=True,
             capture_output=True,
         )
-        public = self.folder / "public.pem"
-        with self.certificate.open("a") as file:
-            file.write(public.read_text())
         self.url = f"rediss://localhost:{self.tls_port}/0?ssl_cert_reqs=required&ssl_ca_certs={public}"
         self.start_proxy()
 
     def start_proxy(self):
-        command = [sys.executable, "-m", "tests.tls", str(self.tls_port), str(self.port), str(self.certificate)]
+        command = [sys.executable, "-m", "tests.tls", str(self.tls_port), str(self.port)]
+        command += [f"{self.folder}/public.pem", f"{self.folder}/private.pem"]
         self.proxy = subprocess.Popen(command, cwd=ROOT)
         wait_for_port(self.tls_port, self.proxy)
 
