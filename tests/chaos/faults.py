@@ -30,16 +30,18 @@ class Fault:
     plain: bool = True
     #: Whether it is drawn when none is named.
     drawn: bool = True
+    #: Whether Redis is without its data after it: what nobody made durable is gone.
+    empties: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    name: str, hold: float = 0.0, plain: bool = True, drawn: bool = True
+    name: str, hold: float = 0.0, plain: bool = True, drawn: bool = True, empties: bool = False
 ) -> Callable[[Callable[[Scene], Iterator[None]]], None]:
     def register(act: Callable[[Scene], Iterator[None]]) -> None:
-        FAULTS[name] = Fault(name, act, hold, plain, drawn)
+        FAULTS[name] = Fault(name, act, hold, plain, drawn, empties)
 
     return register
 
@@ -135,13 +137,13 @@ def scale(scene: Scene, service: str, replicas: int) -> None:
 # --- of Redis -------------------------------------------------------------------------------------------------
 
 
-@fault("flushall")
+@fault("flushall", empties=True)
 def flushall(scene: Scene) -> Iterator[None]:
     scene.stack.redis("FLUSHALL")
     yield
 
 
-@fault("kill redis, truncated file")
+@fault("kill redis, truncated file", empties=True)
 def truncated(scene: Scene) -> Iterator[None]:
     """Redis comes back as it was some seconds ago: frozen, the end of its file cut off, killed."""
     mains = scene.stack.mains("redis")

@@ -11,6 +11,8 @@ from tests.chaos.run import Record, Strike
 #: Seconds between two ticks of beat (chaos/plain.py, stack.SCHEDULE), and how many too many are chance.
 TICK, CHANCE = 2.0, 2
 SECONDS_PER_STEP = 2  # of the curve
+#: What the journal says of a task that is done, and of a quick one.
+DONE = {"done", "did"}
 
 
 @dataclass
@@ -26,7 +28,12 @@ class Line:
     waiting: int
     #: Orders that were answered with an error, or not at all, while it lasted: nothing was promised.
     refused: int
-    #: Rows without their effect, or promises without a row, when the run was over.
+    #: Of orders whose task is plain: refused, and lost. (They may run twice.)
+    quick_refused: int
+    quick_lost: int
+    #: Whether Redis was without its data, and plain tasks may be lost.
+    empties: bool
+    #: Of the others: rows without their effect, or promises without a row, when the run was over.
     lost: int
     #: More effects in the database than orders; and more runs of a schedule than its time allows.
     doubled: int
@@ -41,10 +48,6 @@ class Line:
     all_done: float | None
     #: Whether it did not recover by itself: work was left, or a service was ill, until they were restarted.
     helped: bool
-
-    @property
-    def has_struck(self) -> bool:
-        return bool(self.lost or self.doubled or self.mailed_twice)
 
 
 def lines(record: Record) -> list[Line]:
@@ -63,8 +66,11 @@ def line_of(record: Record, index: int) -> Line:
         mended_after=round(this.mended - this.struck, 1),
         running=len(flight & running),
         waiting=len(flight - running),
-        refused=sum(this.began <= o.placed_at < this.settled and o.status != 201 for o in record.orders),
-        lost=len(lost(record) & blamed(record, this, before)),
+        refused=len(refused(record, this, quick=False)),
+        quick_refused=len(refused(record, this, quick=True)),
+        quick_lost=len(lost(record) & blamed(record, this, before) & record.quick),
+        empties=this.empties,
+        lost=len(lost(record) & blamed(record, this, before) - record.quick),
         doubled=sum(blame(record, at) is this for at in doubled(record)) + surplus_ticks(record, this),
         mailed_twice=sum(blame(record, at) is this for at in second(record.mails)),
         dropped=events(record, this, "dropped"),
@@ -75,17 +81,28 @@ def line_of(record: Record, index: int) -> Line:
     )
 
 
+def promised(record: Record) -> set[int]:
+    return {number for order in record.orders if order.status == 201 for number in order.numbers}
+
+
+def refused(record: Record, this: Strike, quick: bool) -> set[int]:
+    """Orders of plain tasks, or the others, that were not promised while this lasted."""
+    orders = [order for order in record.orders if this.began <= order.placed_at < this.settled and order.status != 201]
+    numbers = {number for order in orders for number in order.numbers}
+    return numbers & record.quick if quick else numbers - record.quick
+
+
 def lost(record: Record) -> set[int]:
     """Business rows without their effect, and promises without a row."""
     had = {number for number, _ in (*record.effects, *record.mails)}
-    promised = {order.number for order in record.orders if order.status == 201}
-    return (set(record.rows) | promised) - had
+    had |= {number for _, event, number, _ in record.journal if event == "did"}
+    return (set(record.rows) | promised(record)) - had
 
 
 def blamed(record: Record, this: Strike, before: set[int]) -> set[int]:
     """What was left undone by this fault; and promises without a row that were given while it lasted."""
-    given = {order.number for order in record.orders if this.began <= order.answered_at < this.settled}
-    return (this.left - before) | (given - set(record.rows))
+    given = [order.numbers for order in record.orders if this.began <= order.answered_at < this.settled]
+    return (this.left - before) | ({number for numbers in given for number in numbers} - set(record.rows))
 
 
 def blame(record: Record, at: float) -> Strike | None:
@@ -133,7 +150,7 @@ def done_at(record: Record) -> dict[int, float]:
     """Order -> when it was done first: by the journal, or by its effect when its worker died after that."""
     done: dict[int, float] = {}
     for number, at in (
-        *((n, at) for at, event, n, _ in record.journal if event == "done"),
+        *((n, at) for at, event, n, _ in record.journal if event in DONE),
         *record.effects,
         *record.mails,
     ):
@@ -155,14 +172,18 @@ def summary(record: Record) -> dict[str, Any]:
     answered = sorted(o.answered_at - o.placed_at for o in record.orders if o.status == 201)
     return {
         "seconds": round(record.ended - record.began),
-        "ordered": len(record.orders),
-        "promised": len(answered),
-        "rows": len(record.rows),
-        "lost": len(lost(record)),
+        "ordered": sum(order.many for order in record.orders if order.kind != "quick"),
+        "promised": len(promised(record) - record.quick),
+        "rows": len(record.rows.keys() - record.quick),
+        "lost": len(lost(record) - record.quick),
         "doubled": len(doubled(record)) + sum(surplus_ticks(record, each) for each in record.strikes),
         "mailed_twice": len(second(record.mails)),
         "dropped": sum(event == "dropped" for _, event, *_ in record.journal),
         "undone": sum(event == "undone" for _, event, *_ in record.journal),
+        "quick_promised": len(promised(record) & record.quick),
+        "quick_lost": len(lost(record) & record.quick),
+        "quick_lost_unemptied": sum(line.quick_lost for line in table if not line.empties),
+        "quick_again": len(second((n, at) for at, event, n, _ in record.journal if event == "did")),
         "answer_p50": round(answered[len(answered) // 2], 3),
         "answer_p99": round(answered[len(answered) * 99 // 100], 3),
         "jobs": record.jobs,
@@ -172,7 +193,12 @@ def summary(record: Record) -> dict[str, Any]:
     }
 
 
+def broken(column: dict[str, Any]) -> int:
+    """Promises that were not kept: a plain task is lost only with what Redis had, and may run twice."""
+    return column["lost"] + column["doubled"] + column["quick_lost_unemptied"]
+
+
 def curve(record: Record) -> list[int]:
     """Tasks done in each step of time."""
-    steps = Counter(int((at - record.began) / SECONDS_PER_STEP) for at, event, *_ in record.journal if event == "done")
+    steps = Counter(int((at - record.began) / SECONDS_PER_STEP) for at, event, *_ in record.journal if event in DONE)
     return [steps[step] for step in range(int((record.ended - record.began) / SECONDS_PER_STEP) + 1)]

@@ -13,14 +13,17 @@ from tests.stack.visitor import Visitor
 #: Orders a second, and in a rush, which is there so that no fault strikes empty queues.
 RATE, RUSH = 6, 24
 PATIENCE = 15.0  # seconds for which a customer waits for the answer
-#: Kind, and how many of 100; seconds of work.
-MIX = {
-    ("effect", False): (53, (0.05, 0.3)),
-    ("heavy_effect", False): (20, (0.05, 0.3)),
-    ("mail", False): (20, (0.0, 0.2)),
-    ("effect", True): (4, (3, 8)),
-    ("heavy_effect", True): (3, (3, 8)),
-}
+#: Kind, seconds of work, and how many of 100 orders.
+MIX = [
+    ("effect", (0.05, 0.3), 48),
+    ("heavy_effect", (0.05, 0.3), 20),
+    ("mail", (0.0, 0.2), 20),
+    ("effect", (3, 8), 4),
+    ("heavy_effect", (3, 8), 3),
+    ("quick", (0.0, 0.02), 5),
+]
+#: Quick tasks at the end of a rush, in one request; seconds of each. Two seconds of work for four children.
+CROWD, INSTANT = 400, 0.02
 
 
 @dataclass
@@ -29,9 +32,15 @@ class Order:
     kind: str
     seconds: float
     placed_at: float
+    #: So many of them, with following numbers.
+    many: int = 1
     #: What was answered, and when; 0 is no answer. Only 201 is a promise.
     status: int = 0
     answered_at: float = 0.0
+
+    @property
+    def numbers(self) -> range:
+        return range(self.number, self.number + self.many)
 
 
 class Producer:
@@ -54,14 +63,16 @@ class Producer:
         for _ in range(RUSH):
             self.place()
             time.sleep(1 / RUSH)
+        self.place("quick", INSTANT, CROWD)
 
-    def place(self, kind: str = "", seconds: float = 0.0) -> Future[None]:
+    def place(self, kind: str = "", seconds: float = 0.0, many: int = 1) -> Future[None]:
         """One order, of a kind drawn by the mix when none is given; does not wait for the answer."""
         with self.lock:
             if not kind:
-                (kind, _), (_, span) = self.random.choices(list(MIX.items()), [share for share, _ in MIX.values()])[0]
+                kind, span, _ = self.random.choices(MIX, [share for _, _, share in MIX])[0]
                 seconds = round(self.random.uniform(*span), 2)
-            order = Order(len(self.orders) + 1, kind, seconds, time.time())
+            number = self.orders[-1].numbers.stop if self.orders else 1
+            order = Order(number, kind, seconds, time.time(), many)
             self.orders.append(order)
         return self.customers.submit(self._ask, order)
 
@@ -72,7 +83,7 @@ class Producer:
             due += 1 / RATE
 
     def _ask(self, order: Order) -> None:
-        fields = {"number": order.number, "kind": order.kind, "seconds": order.seconds}
+        fields = {"number": order.number, "many": order.many, "kind": order.kind, "seconds": order.seconds}
         with suppress(OSError):  # refused, reset, or too slow
             order.status = Visitor(self.site).request("/chaos/", urlencode(fields).encode(), PATIENCE).status
         order.answered_at = time.time()

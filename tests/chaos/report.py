@@ -13,10 +13,10 @@ NAMES = {"celeriac": "durable jobs", "plain": "plain Celery"}
 SHOWN = {
     "celeriac": (
         *("in flight", "refused", "lost", "doubled", "mailed twice", "dropped", "undone"),
-        *("first done, s", "all done, s"),
+        *("first done, s", "all done, s", "quick refused", "quick lost"),
     ),
     # A fault under which plain Celery loses and doubles nothing has not struck.
-    "plain": ("in flight", "lost", "doubled", "mailed twice", "first done, s", "struck"),
+    "plain": ("in flight", "lost", "doubled", "mailed twice", "first done, s", "struck", "quick lost"),
 }
 COLOURS = {"celeriac": "#0a7d55", "plain": "#c2410c"}
 WIDTH, HEIGHT, LEFT, TOP, LABELS = 1400, 240, 50, 30, 150
@@ -39,7 +39,7 @@ def cell(line: dict[str, Any] | None, word: str) -> str:
     if word == "in flight":
         return f"{line['running']}+{line['waiting']}"
     if word == "struck":
-        return "yes" if line["lost"] or line["doubled"] or line["mailed_twice"] else "no"
+        return "yes" if line["lost"] or line["doubled"] or line["mailed_twice"] or line["quick_lost"] else "no"
     value = line[word.removesuffix(", s").replace(" ", "_")]
     return "-" if value is None else f"{value}{' helped' if word == 'all done, s' and line['helped'] else ''}"
 
@@ -52,6 +52,7 @@ def markdown(rows: list[list[str]]) -> str:
 
 def totals(column: dict[str, Any]) -> str:
     keys = ("seconds", "ordered", "promised", "rows", "lost", "doubled", "mailed_twice", "dropped", "undone")
+    keys += ("quick_promised", "quick_lost", "quick_again")
     words = [f"{column[key]} {key.replace('_', ' ')}" for key in keys]
     return ", ".join([*words, f"answer p50 {column['answer_p50']} s, p99 {column['answer_p99']} s"])
 

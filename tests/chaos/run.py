@@ -32,6 +32,8 @@ class Strike:
     mended: float = 0.0
     settled: float = 0.0
     left: set[int] = field(default_factory=set)
+    #: Redis was without its data after it.
+    empties: bool = False
     #: What was not well when the time was up, and was restarted, so that the next fault strikes a working stack.
     helped: bool = False
 
@@ -47,6 +49,8 @@ class Record:
     orders: list[Order]
     strikes: list[Strike]
     rows: dict[int, float]
+    #: Those whose task is plain.
+    quick: set[int]
     #: Order, and when it had its effect.
     effects: list[tuple[int, float]]
     mails: list[tuple[int, float]]
@@ -96,7 +100,7 @@ def run(stack: ChaosStack, faults: Sequence[Fault], seed: int, seconds: float) -
 def strike(scene: Scene, fault: Fault, given_up: set[int]) -> Strike:
     time.sleep(scene.random.uniform(0.0, 3.0))
     scene.producer.rush()
-    this = Strike(fault.name, time.time())
+    this = Strike(fault.name, time.time(), empties=fault.empties)
     acting = fault.act(scene)
     next(acting)
     this.struck = time.time()
@@ -125,10 +129,12 @@ def settle(stack: ChaosStack, this: Strike, given_up: set[int]) -> bool:
     still, began = (STILL_PLAIN if stack.plain else STILL), time.time()
     moved = began
     while True:
-        left = {number for number, at in stack.unfinished().items() if at < this.mended} - given_up
+        due = {row["number"]: row["kind"] for row in stack.unfinished() if row["at"] < this.mended}
+        left = due.keys() - given_up
         moved = time.time() if left != this.left else moved
         this.left, this.settled = left, time.time()
-        if not left and not stack.ill():
+        gone = {number for number in left if this.empties and due[number] == "quick"}
+        if left == gone and not stack.ill():
             return True
         if stopping.is_set() or this.settled - moved > still or this.settled - began > SETTLE:
             return False
@@ -155,6 +161,7 @@ def record(stack: ChaosStack, producer: Producer, strikes: list[Strike], seed: i
         orders=producer.orders,
         strikes=strikes,
         rows=dict(pairs("chaos_order", "number", "created_at")),
+        quick={number for order in producer.orders if order.kind == "quick" for number in order.numbers},
         effects=pairs("chaos_effect WHERE number > 0", "number", "at"),
         mails=stack.mails(),
         ticks=pairs("chaos_effect WHERE number = 0", "task_id", "at"),

@@ -3,16 +3,18 @@
 import fcntl
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.stack.mailserver import MailServer
 from tests.stack.project import Done, Stack, docker, run
 
 IMAGE = "celeriac/app:chaos"
 HERE = "tests/chaos"
+
+Answer = TypeVar("Answer")
 
 SCHEDULE = """
 from celeriac.models import Schedule
@@ -100,12 +102,7 @@ class ChaosStack(Stack):
         return [pid for each in self.ids(service) for pid, parent, _ in self.tree(each) if parent in mains]
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        """Also while Postgres is being restarted: then a little later."""
-        for _ in range(60):
-            with suppress(AssertionError, IndexError):
-                return super().sql(query)
-            time.sleep(1)
-        return super().sql(query)
+        return patiently(lambda: super(ChaosStack, self).sql(query))
 
     def redis(self, *command: str) -> str:
         words = ("redis-cli", "--user", "chaos", "--pass", "any", "--no-auth-warning", *command)
@@ -119,20 +116,20 @@ class ChaosStack(Stack):
         """(order, when it was sent) of every mail that came."""
         return [(int(mail.get_content()), mail["Date"].datetime.timestamp()) for mail in list(self.mail.mails)]
 
-    def unfinished(self) -> dict[int, float]:
-        """Orders without an effect -> when they were taken."""
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Orders without an effect: their number, kind, and when they were taken (at)."""
         rows = self.sql(
-            "SELECT number, extract(epoch FROM created_at) AS at FROM chaos_order o "
+            "SELECT number, kind, extract(epoch FROM created_at) AS at FROM chaos_order o "
             "WHERE NOT EXISTS (SELECT FROM chaos_effect e WHERE e.number = o.number)"
         )
-        mailed = {number for number, _ in self.mails()}
-        return {row["number"]: row["at"] for row in rows if row["number"] not in mailed}
+        done = {number for number, _ in self.mails()}
+        done |= {number for _, event, number, _ in self.journal() if event == "did"}
+        return [row for row in rows if row["number"] not in done]
 
     def journal(self) -> list[tuple[float, str, int, str]]:
         """(when, event, order, task's id), in the order of time."""
-        lines = (
-            line.split() for line in self.exec("web", "cat", "/var/lib/celeriac/chaos.journal").stdout.splitlines()
-        )
+        said = patiently(lambda: self.exec("web", "cat", "/var/lib/celeriac/chaos.journal").stdout)
+        lines = (line.split() for line in said.splitlines())
         return sorted((float(at), event, int(number), task_id) for at, event, number, task_id in lines)
 
     def in_redis(self) -> dict[str, int]:
@@ -149,6 +146,15 @@ class ChaosStack(Stack):
         """State -> how many."""
         rows = self.sql("SELECT state, count(*) FROM celeriac_job GROUP BY 1")
         return {row["state"]: row["count"] for row in rows}
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Also while a container is being restarted: then a little later."""
+    for _ in range(60):
+        with suppress(AssertionError, IndexError):
+            return ask()
+        time.sleep(1)
+    return ask()
 
 
 def main_of(tree: list[tuple[int, int, str]]) -> int:

@@ -1,4 +1,4 @@
-"""The site, and one address more: ``POST /chaos/`` takes an order."""
+"""The site, and one address more: ``POST /chaos/`` takes an order, or many with the numbers that follow."""
 
 import os
 from contextlib import nullcontext
@@ -21,10 +21,16 @@ from config.urls import urlpatterns
 @csrf_exempt
 def order(request: HttpRequest) -> HttpResponse:
     """Save the order, queue its task: in one transaction, or one after the other as in the tutorials."""
-    number, kind, seconds = int(request.POST["number"]), request.POST["kind"], float(request.POST["seconds"])
+    number, many, seconds = int(request.POST["number"]), int(request.POST["many"]), float(request.POST["seconds"])
+    task, calls = KINDS[request.POST["kind"]], [(each, seconds) for each in range(number, number + many)]
     with nullcontext() if PLAIN else transaction.atomic():
-        Order.objects.create(number=number, kind=kind)
-        KINDS[kind].delay(number, seconds)
+        for each, _ in calls:
+            Order.objects.create(number=each, kind=request.POST["kind"])
+        if PLAIN or many == 1:
+            for call in calls:
+                task.delay(*call)
+        else:
+            task.delay_many(calls)
     return HttpResponse(status=201)
 
 
