@@ -6,7 +6,7 @@ A command and the variables may name ``{workers}``, ``{results}`` (redis or djan
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ONCE_OR_MORE, ONCE_OR_LESS = "at least once", "at most once"
 SERVICES = "{root}/services"
@@ -43,6 +43,8 @@ class Column:
     #: The part of the tasks it gets: a slow one would take minutes.
     share: float = 1.0
     events: bool = False
+    #: Not among the columns that run when none is named.
+    only_by_name: bool = False
     flower: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -51,7 +53,7 @@ STOCK = "celery --app bench.peers.celery_stock"
 STOCK_VARIABLES = {"RESULTS": "{results}", "EVENTS": "{events}"}
 TASKIQ = "taskiq worker --workers {workers} --max-prefetch 100 --no-parse --log-level WARNING"
 
-COLUMNS = (
+QUEUES = (
     Column(
         "celery (tutorial)",
         ONCE_OR_LESS,
@@ -175,4 +177,19 @@ COLUMNS = (
         frozenset({"redis", "batch", "web"}),
         share=0.2,
     ),
+)
+
+#: One of our pieces at a time as Celery, kombu or django-celery-results have it, and all of them.
+PIECES = {
+    "kombu's transport": {"CELERY_BROKER_TRANSPORT": "redis"},
+    "Celery's pool": {"CELERY_WORKER_POOL": "prefork"},
+    "rows one by one": {"BATCHED_RESULTS": "false"},
+    "Celery's messages": {"PREPARED_MESSAGES": "false"},
+}
+WITHOUT = {f"with {name}": stock for name, stock in PIECES.items()}
+WITHOUT["with all of these"] = {name: value for stock in PIECES.values() for name, value in stock.items()}
+OURS = next(column for column in QUEUES if column.name == "celeriac")
+COLUMNS = QUEUES + tuple(
+    replace(OURS, name=name, settings="", share=0.5, only_by_name=True, variables={**OURS.variables, **variables})
+    for name, variables in WITHOUT.items()
 )

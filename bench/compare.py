@@ -19,7 +19,7 @@ from bench.columns import COLUMNS, Column
 from bench.environment import ROOT, ask, stack
 from bench.peers.install import install
 from bench.report import Measured, Report
-from bench.rows import ROWS, Row
+from bench.rows import CLIENT, ROWS, Row
 from bench.run import FailedError, prepared, redis
 
 #: A part of few tasks still has a rate.
@@ -52,10 +52,10 @@ def arguments() -> argparse.Namespace:
         prog="python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     rows, columns = [row.name for row in ROWS], [column.name for column in COLUMNS]
-    usual = [row.name for row in ROWS if not row.only_by_name]
+    usual, queues = ([each.name for each in several if not each.only_by_name] for several in (ROWS, COLUMNS))
     parser.add_argument("--rows", nargs="+", choices=rows, default=usual, metavar="ROW", help=", ".join(rows))
     parser.add_argument(
-        "--columns", nargs="+", choices=columns, default=columns, metavar="COLUMN", help=", ".join(columns)
+        "--columns", nargs="+", choices=columns, default=queues, metavar="COLUMN", help=", ".join(columns)
     )
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each (%(default)s)")
     parser.add_argument("--tasks", type=int, default=20_000, help="in a backlog; less where it is slow (%(default)s)")
@@ -111,6 +111,7 @@ def describe() -> dict[str, str | int]:
     return {
         "commit": commit.strip(),
         "cores": os.cpu_count() or 0,
+        "views asked by": CLIENT[0],
         "Python": platform.python_version(),
         "Redis": redis().info("server")["redis_version"],
         "Postgres": ask("SHOW server_version").split()[0],

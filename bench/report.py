@@ -44,22 +44,34 @@ class Line:
     median: float
     least: float
     most: float
-    #: Reference -> how many times its median this one is.
-    ratios: dict[str, float]
+    #: Reference -> how many times its median this one is; and from the least to the most of a round.
+    ratios: dict[str, tuple[float, float, float]]
+
+
+#: Row, figure, column -> what was measured in each round.
+Values = dict[tuple[str, str, str], dict[int, float]]
 
 
 def lines(results: Sequence[Measured]) -> list[Line]:
-    values: dict[tuple[str, str, str], list[float]] = {}
+    values: Values = {}
     for result in results:
         for figure, value in result.figures.items():
-            values.setdefault((result.row, figure, result.column), []).append(value)
-    medians = {key: statistics.median(found) for key, found in values.items()}
-    return [Line(*key, medians[key], min(found), max(found), ratios(medians, *key)) for key, found in values.items()]
+            values.setdefault((result.row, figure, result.column), {})[result.round] = value
+    return [
+        Line(*key, statistics.median(found.values()), min(found.values()), max(found.values()), ratios(values, *key))
+        for key, found in values.items()
+    ]
 
 
-def ratios(medians: dict[tuple[str, str, str], float], row: str, figure: str, column: str) -> dict[str, float]:
-    found = {reference: medians.get((row, figure, reference)) for reference in REFERENCES}
-    return {name: medians[row, figure, column] / value for name, value in found.items() if value}
+def ratios(values: Values, row: str, figure: str, column: str) -> dict[str, tuple[float, float, float]]:
+    mine, found = values[row, figure, column], {}
+    for reference in REFERENCES:
+        theirs = values.get((row, figure, reference), {})
+        by_round = [mine[number] / theirs[number] for number in mine.keys() & theirs if theirs[number]]
+        if by_round:
+            whole = statistics.median(mine.values()) / statistics.median(theirs.values())
+            found[reference] = (whole, min(by_round), max(by_round))
+    return found
 
 
 def number(value: float) -> str:
@@ -88,7 +100,7 @@ def table(report: Report) -> str:
         ", ".join(f"{name} {value}" for name, value in report.machine.items())
         + ". Medians (least-most) of all rounds, then how many times the median of "
         + " and of ".join(REFERENCES)
-        + " that is.",
+        + " that is (least-most of one round's).",
         markdown([["column", "a task runs", "settings"], *settings]),
     ]
     for row in report.rows:
@@ -121,10 +133,16 @@ def section(columns: Sequence[Column], results: Sequence[Measured]) -> str:
 def cell(line: Line | None) -> str:
     if line is None:
         return "-"
-    spread = f" ({number(line.least)}-{number(line.most)})" if line.least != line.most else ""
     # Of CPU the sum counts, and a queue that needs no main process is not better for it.
     shown = {} if line.figure.startswith("CPU") else line.ratios
-    return number(line.median) + spread + "".join(f" {ratio:.3g}x" for ratio in shown.values())
+    return with_spread(line.median, line.least, line.most) + "".join(
+        f", {with_spread(*ratio, unit='x')}" for ratio in shown.values()
+    )
+
+
+def with_spread(middle: float, least: float, most: float, unit: str = "") -> str:
+    spread = f" ({number(least)}-{number(most)})" if number(least) != number(most) else ""
+    return f"{number(middle)}{unit}{spread}"
 
 
 def counted(column: Column, results: Sequence[Measured]) -> str:
@@ -197,7 +215,7 @@ def chart(title: str, bars: list[tuple[Column, Line]], top: int) -> str:
 def bar(column: Column, line: Line, y: int, across: float) -> str:
     weight = ' font-weight="bold"' if column.name == "celeriac" else ""
     ratio = line.ratios.get(REFERENCES[0])
-    words = number(line.median) + (f", {ratio:.3g}x" if ratio else "")
+    words = number(line.median) + (f", {number(ratio[0])}x" if ratio else "")
     least, most = (NAMES + value * across for value in (line.least, line.most))
     return (
         f'<text x="{NAMES - 6}" y="{y + 12}" font-size="12" text-anchor="end"{weight}>{escape(column.name)}</text>'

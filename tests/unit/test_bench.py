@@ -64,7 +64,14 @@ def test_a_figure_has_its_median_its_spread_and_its_ratios():
     tuned, ours = (next(x for x in report.lines(RESULTS) if x.column == c) for c in ("celery (tuned)", "celeriac"))
     assert (tuned.median, tuned.least, tuned.most) == (200, 100, 300)
     assert ours.median == 2000
-    assert ours.ratios == {"celery (tuned)": 10, "celery (tutorial)": 20}
+    assert ours.ratios == {"celery (tuned)": (10, 10, 10), "celery (tutorial)": (20, 30, 30)}
+
+
+def test_a_ratio_has_its_spread_over_the_rounds_that_measured_both():
+    results = [*measured("celery (tuned)", 100.0, 200.0), *measured("celeriac", 400.0, 1000.0, 70.0)]
+    (ours,) = (line for line in report.lines(results) if line.column == "celeriac" and line.figure == "tasks/s")
+    assert ours.ratios == {"celery (tuned)": (400 / 150, 4, 5)}
+    assert report.cell(ours) == "400 (70-1,000), 2.67x (4-5)"
 
 
 def test_a_reference_that_was_not_measured_gives_no_ratio():
@@ -77,7 +84,7 @@ def test_the_table_groups_by_guarantee_and_drops_nobody():
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [line[0] for line in cells] == ["celery (tuned)", "celeriac", "celery (tutorial)", "rq"]
     assert [line[1] == ONCE_OR_MORE for line in cells] == [True, True, False, False]
-    assert cells[0][2:] == ["200 (100-300) 1x 2x", "1", "60 once"]
+    assert cells[0][2:] == ["200 (100-300), 1x, 2x", "1", "60 once"]
     assert cells[1][-1] == "2 doubled"
     assert cells[3][2:] == ["-", "-", "failed 1 of 1: it / fell over, 3 missing"]
 
