@@ -34,8 +34,8 @@ from uuid import uuid4
 
 import orjson
 from django.core.exceptions import ImproperlyConfigured
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache, virtual
 from kombu.transport import redis as stock
-from kombu.transport import virtual
 from redis import Redis
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
@@ -657,7 +657,7 @@ class Poller(stock.MultiChannelPoller):
 
 
 class Transport(stock.Transport):
-    """``CELERY_BROKER_TRANSPORT=celeriac.transport:Transport``, the default."""
+    """What ``redis://`` and ``rediss://`` mean, unless ``CELERY_BROKER_TRANSPORT=redis`` asks for kombu's."""
 
     Channel = Channel
     cycle: Any
@@ -670,6 +670,17 @@ class Transport(stock.Transport):
         self.cycle.loop = loop
         self.cycle.forget = loop.remove
         super().register_with_event_loop(connection, loop)
+
+
+def install() -> None:
+    """For all addresses of Redis, by their schemes.
+
+    A transport that is set by its path is forgotten when a connection falls back on another address, and takes
+    ``rediss://`` for an address without TLS.
+    """
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+        _transport_cache.pop(scheme, None)
 
 
 # --- Small things ------------------------------------------------------------------------------------------

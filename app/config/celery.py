@@ -29,6 +29,8 @@ def configure_logging(loglevel: int | None = None, **kwargs: object) -> None:
     logs.configure(logs.config(loglevel or settings.LOG_LEVEL, settings.LOG_FORMAT))
 
 
-from celeriac import worker  # noqa: E402
+from celeriac import transport, worker  # noqa: E402
 
+if not getattr(settings, "CELERY_BROKER_TRANSPORT", None):
+    transport.install()
 worker.install(app)

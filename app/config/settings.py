@@ -207,7 +207,6 @@ DJANGO_STRUCTLOG_TRUST_UPSTREAM_REQUEST_ID = BEHIND_NGINX
 _queues = ("default", "heavy_tasks")
 _celery: dict[str, Any] = {
     "CELERY_BROKER_URL": "",
-    "CELERY_BROKER_TRANSPORT": "celeriac.transport:Transport",
     "CELERY_RESULT_BACKEND": "django-db",
     "CELERY_CACHE_BACKEND": "default",
     "CELERY_RESULT_EXTENDED": True,
@@ -275,6 +274,9 @@ _celery: dict[str, Any] = {
 _celery = env.celery_settings(os.environ, _celery)
 _celery["CELERY_TIMEZONE"] = env.time_zone("CELERY_TIMEZONE", _celery["CELERY_TIMEZONE"])
 _celery["CELERY_BROKER_URL"] = env.checked_broker(_celery["CELERY_BROKER_URL"] or env.redis_url(0))
+for _name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"):
+    if _celery.get(_name) and "CELERY_BROKER_USE_SSL" not in _celery:
+        _celery[_name] = env.verified(_celery[_name])
 #: Two pieces of the fast path that no setting of Celery's switches off (docs/celery.md).
 PREPARED_MESSAGES = env.switch("PREPARED_MESSAGES", True)
 BATCHED_RESULTS = env.switch("BATCHED_RESULTS", True)

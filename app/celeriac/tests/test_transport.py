@@ -30,7 +30,7 @@ def connect(broker):
 
     def connect(stock=False, **options):
         options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **options}
-        name = "redis" if stock else "celeriac.transport:Transport"
+        name = "kombu.transport.redis:Transport" if stock else "celeriac.transport:Transport"
         opened.append(Connection(broker.url, transport=name, transport_options=options))
         return opened[-1]
 
@@ -460,6 +460,23 @@ def test_a_cut_connection_is_noticed(connect, broker):
         taker.connection.transport.cycle.maybe_check_brpop_health()
     send(connect(), "after")
     assert taker.take(1.0) == ["after"]
+
+
+# --- Addresses ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["redis://x", "rediss://x?ssl_cert_reqs=required", "redis+socket:///tmp/x.sock"])
+def test_every_address_of_redis_is_ours_and_with_tls_if_it_says_so(url):
+    with Connection(url) as connection:
+        assert isinstance(connection.transport, transport.Transport)
+        assert bool(connection.ssl) == url.startswith("rediss://")
+
+
+def test_a_connection_that_falls_back_on_another_address_is_still_ours(broker):
+    with Connection(f"redis://127.0.0.1:1/0;{broker.url}") as connection:
+        connection.ensure_connection(max_retries=3, interval_start=0)
+        assert connection.port == broker.port
+        assert isinstance(connection.default_channel, transport.Channel)
 
 
 def test_a_prefix_for_all_keys_is_refused_with_the_way_out(connect):

@@ -282,6 +282,19 @@ def test_a_redis_broker_is_taken(url):
 
 
 @pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("redis://a", "redis://a"),
+        ("rediss://a", "rediss://a?ssl_cert_reqs=required"),
+        ("rediss://a/0?x=y;redis://b", "rediss://a/0?x=y&ssl_cert_reqs=required;redis://b"),
+        ("rediss://a?ssl_cert_reqs=none", "rediss://a?ssl_cert_reqs=none"),
+    ],
+)
+def test_with_tls_the_certificate_is_verified_unless_the_address_says_otherwise(given, used):
+    assert env.verified(given) == used
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "amqp://guest@rabbit",

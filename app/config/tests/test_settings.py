@@ -285,6 +285,20 @@ def test_every_celery_variable_is_a_setting_of_the_running_app():
     assert seen == "[60.0, False, ['config.tasks'], 3, 7200, 5]"
 
 
+@pytest.mark.parametrize(("asked_for", "taken"), [("", "celeriac.transport"), ("redis", "kombu.transport.redis")])
+def test_the_way_to_redis_is_ours_unless_kombus_is_asked_for_and_tls_is_verified(asked_for, taken):
+    expression = "[type(app.connection().transport).__module__, app.connection().ssl['ssl_cert_reqs'].name]"
+    variables = {"CELERY_BROKER_URL": "rediss://redis", "CELERY_BROKER_TRANSPORT": asked_for}
+
+    assert evaluate(expression, **variables) == str([taken, "CERT_REQUIRED"])
+
+
+def test_what_is_said_about_tls_in_a_variable_of_its_own_counts():
+    variables = {"CELERY_BROKER_URL": "rediss://redis", "CELERY_BROKER_USE_SSL": '{"ssl_ca_certs": "/ca.pem"}'}
+
+    assert evaluate("app.connection().ssl", **variables) == "{'ssl_ca_certs': '/ca.pem'}"
+
+
 def test_a_variable_is_a_setting_and_never_an_option_of_the_command_line():
     # Stock Celery takes this one for the name of beat's file.
     code = """

@@ -14,7 +14,7 @@ def unacked(broker) -> int:
     return broker.command("HLEN", "unacked.default") + broker.command("HLEN", "unacked")
 
 
-@pytest.mark.parametrize("transport", ["celeriac.transport:Transport", "redis"])
+@pytest.mark.parametrize("transport", ["", "redis"])
 def test_a_redis_restart_under_a_running_task_costs_neither_the_worker_nor_a_second_run(
     broker, start_worker, notes, transport
 ):
