@@ -17,7 +17,7 @@ from celery.worker.consumer import Consumer
 from django.db import connection
 
 from celeriac import transport
-from celeriac.jobs import execution
+from celeriac.jobs import HEADER, execution
 from celeriac.jobs.execution import LEASE, RENEW
 
 logger = logging.getLogger(__name__)
@@ -28,29 +28,32 @@ WHERE id = ANY(%s) AND worker = %s AND state IN ('running', 'returned')"""
 
 
 class Leases(bootsteps.StartStopStep):
-    """Consumer bootstep: the thread that renews, as long as the worker consumes."""
+    """Consumer bootstep: the thread that renews, from the first connection to the worker's end.
+
+    Also while Redis is away: what runs goes on, and its job must not be given to another worker.
+    """
 
     requires = {"celery.worker.consumer.tasks:Tasks"}
     released = False
 
     def __init__(self, consumer: Consumer, **kwargs: Any) -> None:
         self.stopping = threading.Event()
-        self.thread: threading.Thread | None = None
+        self.thread = threading.Thread(target=self.renew, args=[consumer], daemon=True, name="leases")
 
     def start(self, consumer: Consumer) -> None:
         if not Leases.released:
             Leases.released = True
             quietly(execution.crashed_worker, consumer.hostname)  # of the worker of this name that was killed
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.renew, args=[consumer, self.stopping], daemon=True, name="leases")
-        self.thread.start()
+        if not self.thread.ident:
+            self.thread.start()
 
     def stop(self, consumer: Consumer) -> None:
-        self.stopping.set()
+        if consumer.blueprint.state != bootsteps.RUN:  # and not because a connection was lost
+            self.stopping.set()
 
-    def renew(self, consumer: Consumer, stopping: threading.Event) -> None:
+    def renew(self, consumer: Consumer) -> None:
         try:
-            while not stopping.wait(RENEW):
+            while not self.stopping.wait(RENEW):
                 for renew in (renew_jobs, renew_messages):
                     try:
                         renew(consumer)
@@ -63,6 +66,8 @@ class Leases(bootsteps.StartStopStep):
 
 def renew_jobs(consumer: Consumer) -> None:
     ids = [request.id for request in list(state.active_requests)]
+    for batch in list(getattr(consumer, "batches", ())):  # it may be long until one is settled: without Redis, say
+        ids += [fetched.message["headers"]["id"] for fetched in batch.messages if HEADER in fetched.message["headers"]]
     if ids:
         with connection.cursor() as cursor:
             cursor.execute(RENEWED, [LEASE, ids, consumer.hostname])

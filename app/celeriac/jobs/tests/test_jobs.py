@@ -3,12 +3,15 @@
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 from celery import chain, chord, group
 from celery.result import AsyncResult
 from django.db import transaction
 
+from celeriac.broker import BROKER_AWAY
+from celeriac.jobs.execution import LEASE
 from celeriac.jobs.tests.conftest import effects
 from celeriac.models import Job
 from tests import tasks
@@ -45,6 +48,26 @@ def test_while_redis_is_away_the_call_succeeds_at_once_and_the_job_runs_later(ap
     for job_id in ids:
         assert ended(job_id).state == "succeeded"
     assert len(notes()) == 40
+
+
+def test_a_long_job_runs_once_although_redis_is_away_for_longer_than_its_lease(
+    app, broker, start_worker, reconcile, ended, notes
+):
+    start_worker("-c", "1")
+    job_id = tasks.durable.delay(notes.path, "job", LEASE + 12).id
+    eventually(lambda: notes())
+
+    broker.stop()
+    away_until = time.monotonic() + LEASE + 6
+    while time.monotonic() < away_until:
+        with suppress(*BROKER_AWAY):
+            reconcile()
+        time.sleep(0.5)
+    broker.start()
+
+    job = ended(job_id, 60)
+    assert (job.state, job.attempts, job.crashes) == ("succeeded", 1, 0)
+    assert notes() == ["job began", "job ended"]
 
 
 def test_a_job_survives_a_redis_flush(app, broker, start_worker, ended, reconcile, notes):
