@@ -73,6 +73,18 @@ def stubborn(path: str) -> None:
     note(path, "ended")
 
 
+class Hooked(Task):
+    def on_failure(self, *args: Any) -> None:
+        raise ValueError("somebody's hook")
+
+
+@shared_task(base=Hooked)
+def sleeps(path: str, seconds: float) -> None:
+    note(path, f"began in {os.getpid()}")
+    time.sleep(seconds)
+    note(path, "ended")
+
+
 @shared_task
 def child(path: str, megabytes: int = 0) -> None:
     """Grow by ``megabytes``, and note which child this runs in."""

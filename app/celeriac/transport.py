@@ -22,6 +22,7 @@ import itertools
 import json
 import logging
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -37,7 +38,7 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, virtual
 from kombu.transport import redis as stock
 from redis import Redis
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import MaxConnectionsError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,9 @@ MOST, FEW = 100, 8
 MOST_TAKEN = 400
 #: Seconds for which acknowledgements may wait for the next fetch.
 SOON = 0.02
-#: Messages that one look brings back to their queue, at most.
-RESTORE_MOST = 100
+#: Messages that one script brings back to their queue, at most; tags in one command, whose number Lua limits; and
+#: seconds after which a look leaves the rest to the next one.
+RESTORE_MOST, TAGS_MOST, RESTORING = 100, 1000, 0.1
 #: Answers that a connection for remote control may owe us, asked for every ``health_check_interval``.
 MISSED_MOST = 2
 #: Inboxes that a living process may have messages in -> when it last gave a sign of life.
@@ -137,15 +139,21 @@ SCRIPTS |= {"silent_inboxes": SILENT_INBOXES, "renew": RENEW}
 SHA = {name: sha1(text.encode()).hexdigest() for name, text in SCRIPTS.items()}  # noqa: S324 - Redis's name of a script
 
 _channels = itertools.count(1)
-_process: tuple[int, str] = (0, "")
+_process = ""
 
 
 def process() -> str:
     """A name that no other process has had or will have."""
+    return _process
+
+
+def rename_process() -> None:
     global _process
-    if _process[0] != os.getpid():
-        _process = (os.getpid(), uuid4().hex[:16])
-    return _process[1]
+    _process = uuid4().hex[:16]
+
+
+rename_process()
+os.register_at_fork(after_in_child=rename_process)
 
 
 def inbox_key(key: str) -> str:
@@ -176,8 +184,11 @@ class QoS(stock.QoS):
     """What this channel has fetched and not acknowledged."""
 
     channel: "Channel"
-    #: Seconds, of what a stock worker left in stock's keys: its own visibility timeout, which nobody renews.
-    visibility_timeout = 3600
+
+    @property
+    def visibility_timeout(self) -> float:
+        """Seconds, of what a stock worker left in stock's keys: its own default, which nobody renews."""
+        return max(3600, self.channel.visibility_timeout)
 
     def room(self) -> int:
         """How many messages may be fetched now."""
@@ -253,7 +264,11 @@ class Bell:
             return True
 
     def overdue(self, patience: float) -> bool:
-        return bool(self.waiting_since) and time.monotonic() - self.waiting_since > self.TIMEOUT + patience
+        if not self.waiting_since or time.monotonic() - self.waiting_since < self.TIMEOUT + patience:
+            return False
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        return not poll.poll(0)  # else it has answered, and it is we who were busy
 
 
 class Channel(stock.Channel):
@@ -430,7 +445,15 @@ class Channel(stock.Channel):
             self.bells[key].wait()
 
     def new_bell(self, key: str) -> Bell:
-        bell = Bell(self, key)
+        try:
+            bell = Bell(self, key)
+        except MaxConnectionsError as error:
+            most = self.connection.client.transport_options.get("max_connections")
+            raise ImproperlyConfigured(
+                f"CELERY_BROKER_TRANSPORT_OPTIONS: max_connections is {most}, and a worker needs "
+                f"{len(self.priority_steps)} for each queue it reads, and two more; give it more, or set "
+                "CELERY_BROKER_TRANSPORT=redis."
+            ) from error
         self.connection.cycle.hang(self, bell)
         return bell
 
@@ -505,21 +528,27 @@ class Channel(stock.Channel):
     def restore(self, tags: list[str], push: str) -> None:
         """Put them back: at the front of their queue (RPUSH) or at its end (LPUSH)."""
         for queue, some in by_queue((self.queue_of.pop(tag, ""), tag) for tag in tags):
-            if queue:
-                self.script("restore", [unacked_key(queue), index_key(queue)], [push, *some])
+            for start in reversed(range(0, len(some) if queue else 0, TAGS_MOST)):
+                chunk = some[start : start + TAGS_MOST]
+                self.script("restore", [unacked_key(queue), index_key(queue)], [push, *chunk])
 
     def restore_silent(self) -> None:
         """Bring back what workers hold that gave no sign of life for the visibility timeout."""
         try:
             for queue in self.active_queues:
-                keys = [unacked_key(queue), index_key(queue)]
-                if count := self.script("restore_silent", keys, ["RPUSH", self.visibility_timeout]):
+                if count := sum(self.bring_back(queue)):
                     logger.warning("%d messages of workers that died are back in %s", count, queue)
                     self.may_have_more = True
             for member in self.script("silent_inboxes", [INBOXES], [self.visibility_timeout]):
                 self.empty_inbox(member.decode())
         except ResponseError as error:
             logger.warning("messages of dead workers are not brought back yet: %s", error)
+
+    def bring_back(self, queue: str) -> Iterator[int]:
+        until, count = time.monotonic() + RESTORING, RESTORE_MOST
+        while count == RESTORE_MOST and time.monotonic() < until:
+            arguments = ["RPUSH", self.visibility_timeout]
+            yield (count := self.script("restore_silent", [unacked_key(queue), index_key(queue)], arguments))
 
     def empty_inbox(self, member: str) -> None:
         key, _, inbox = member.partition("\n")
@@ -528,8 +557,8 @@ class Channel(stock.Channel):
     def renew(self) -> None:
         """Say that this process is alive, and holds what it holds. From any thread."""
         for queue, tags in by_queue((queue, tag) for tag, queue in list(self.queue_of.items())):
-            for start in range(0, len(tags), 1000):
-                self.script("renew", [index_key(queue)], ["XX", *tags[start : start + 1000]])
+            for start in range(0, len(tags), TAGS_MOST):
+                self.script("renew", [index_key(queue)], ["XX", *tags[start : start + TAGS_MOST]])
         self.renew_inboxes()
 
     def renew_inboxes(self) -> None:

@@ -96,6 +96,7 @@ class Reconciler:
             self.scan_again_at = math.inf
         self.unfold()
         self.publish_due()
+        receipts.throw_away_old(publisher().channel.client)  # at last: after a day without a beat they are all old
 
     def expire_leases(self) -> None:
         """Jobs whose worker gives no sign of life wait again; those that killed theirs too often have failed."""
@@ -108,7 +109,6 @@ class Reconciler:
     def watch_redis(self) -> None:
         with publisher().batch():  # connects, and closes a connection that failed
             client = publisher().channel.client
-            receipts.throw_away_old(client)
             said = (client.info("server")["run_id"], client.incr(SENTINEL))
         if self.redis and (said[0] != self.redis[0] or said[1] <= self.redis[1]):  # another one may count, too
             logger.warning("Redis was restarted, wiped or thrown back: looking for messages that it lost")

@@ -13,8 +13,9 @@ from unittest.mock import Mock
 from uuid import UUID, uuid4
 
 import pytest
-from celery import signals
+from celery import Celery, signals
 from celery._state import _task_stack
+from celery.app.task import Task as StockTask
 from celery.contrib.django.task import DjangoTask
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
@@ -110,6 +111,22 @@ def test_who_listens_to_the_signals_hears_of_each_and_may_change_the_headers(red
     assert ours == stock
     assert ours["headers"]["x"] == "changed"
     assert heard[:2] == heard[2:]
+
+
+@pytest.mark.parametrize("place", [(StockTask, "apply_async"), (Celery, "send_task")], ids=lambda place: place[1])
+def test_who_puts_a_function_in_the_place_of_celerys_is_asked(redis, monkeypatch, place):
+    """A tracer that adds its headers to every message, say."""
+    real, asked = getattr(*place), []
+
+    def traced(*args, **kwargs):
+        asked.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(*place, traced)
+    monkeypatch.setattr(send, "_known", {})
+    echo.delay(1)
+
+    assert len(asked) == 1
 
 
 def test_the_event_is_celerys(redis):

@@ -234,7 +234,7 @@ def test_messages_of_a_dead_worker_come_back_once_and_are_marked(connect, redis)
 def test_a_message_in_an_inbox_comes_back_too(connect, redis):
     dead = Taker(connect())
     dead.take()  # its bells wait
-    transport._process = (0, "")  # as another process
+    transport.rename_process()  # as another one
     send(connect(), "rung")  # and nobody looks at what rang
     eventually(lambda: redis.llen("default") == 0)
     alive = connect()
@@ -415,6 +415,47 @@ def test_a_text_that_is_no_message_stops_nobody(connect, redis, caplog):
     assert held(redis) == 1
     assert "no message of Celery's" in caplog.text
     assert "cannot be decoded" in caplog.text
+
+
+def test_thousands_that_a_dead_worker_held_come_back_at_one_look(connect, redis, monkeypatch):
+    monkeypatch.setattr(transport, "RESTORING", 10.0)
+    send(connect(), *range(1050))
+    dead, alive = Taker(connect()), connect()
+    eventually(lambda: [dead.take(), held(redis)][1] == 1050)
+    silence(redis)
+
+    restore_queues(alive)
+
+    assert (held(redis), waiting(redis)) == (0, 1050)
+
+
+def test_a_worker_that_stops_gives_back_more_than_lua_can_unpack(connect, redis):
+    send(connect(), *range(3))
+    channel = connect().channel()
+    messages = [channel.basic_get("default") for _ in range(3)]
+    tags = [message.delivery_tag for message in messages]
+    channel.queue_of |= {f"gone {number}": "default" for number in range(9000)}
+
+    channel.restore([tags[0], *(f"gone {number}" for number in range(9000)), *tags[1:]], "RPUSH")
+
+    assert Taker(connect()).take() == [0, 1, 2]
+
+
+def test_an_answer_that_nobody_has_read_is_no_silence(connect, redis, monkeypatch):
+    taker = Taker(connect())
+    taker.take()
+    monkeypatch.setattr(transport.Bell, "TIMEOUT", 0.1)
+    send(connect(), "one")
+    bells = taker.channel.bells.values()
+    eventually(lambda: any(transport.select.select([bell.socket], [], [], 0)[0] for bell in bells))
+    late = [bell.key for bell in bells if bell.overdue(-100)]
+
+    assert len(late) == len(bells) - 1, "the others do wait"
+
+
+def test_too_few_connections_are_refused_with_the_way_out(connect):
+    with pytest.raises(ImproperlyConfigured, match="max_connections is 3, and a worker needs 4 for each queue"):
+        Taker(connect(max_connections=3)).take()
 
 
 @contextmanager

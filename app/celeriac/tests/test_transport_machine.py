@@ -54,7 +54,7 @@ class Machine(RuleBasedStateMachine):
 
     def as_process(self, worker):
         """Each worker is a process of its own name."""
-        transport._process = (transport.os.getpid(), f"worker-{worker}-{id(self.channel(worker))}")
+        transport._process = f"worker-{worker}-{id(self.channel(worker))}"
 
     @rule(count=st.integers(1, 30))
     def publish(self, count):
@@ -133,8 +133,7 @@ class Machine(RuleBasedStateMachine):
         if self.orphans:
             self.client.zadd(index_key(QUEUE), dict.fromkeys(self.orphans, 0))
         self.channel(worker)._active_queues = [QUEUE]
-        for _ in range(1 + len(self.orphans) // transport.RESTORE_MOST):
-            self.channel(worker).restore_silent()
+        self.channel(worker).restore_silent()
         self.waits = self.listed()[::-1]  # in front, in no order that we promise between workers
         self.orphans, self.lost_inbox = {}, []
 

@@ -6,6 +6,7 @@ costs a round trip: results, events, the words between the child and its main pr
 
 import json
 import logging
+import math
 import os
 import pickle
 import time
@@ -42,8 +43,8 @@ CELERYS = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compressio
 decode = json.JSONDecoder().raw_decode
 #: Made by the pool before it forks.
 slots: Sequence[Slot] = ()
-#: Tasks that this child ran, beyond one for each job of the pool; and whether one of them wants it to end.
-more_than_jobs, leaving = 0, False
+#: Tasks that this child may still run, the first one of a job of the pool not counted; whether one wants it to end.
+left, leaving = math.inf, False
 
 
 def prepare(app: Celery) -> None:
@@ -97,7 +98,7 @@ class Batch:
             count, seconds = self.seconds.get(name, (0, 0.0))
             self.seconds[name] = (count + 1, seconds + now - began)
             began = now
-            if leaving:
+            if leaving or left <= index:
                 self.slot.close()  # after this one
         else:
             self.begin(len(messages), began)
@@ -204,12 +205,12 @@ def run(
 
     Returns task's name -> how many ran and for how many seconds together; and whether there are ends to be read.
     """
-    global more_than_jobs
+    global left
     batch = running.batch = Batch(slots[number], hostname, events_of(os.getpid(), hostname) if events else None)
     try:
         batch.run(messages)
         return batch.seconds, batch.has_ends
     finally:
-        more_than_jobs += max(sum(count for count, _ in batch.seconds.values()) - 1, 0)
+        left -= max(sum(count for count, _ in batch.seconds.values()) - 1, 0)
         running.batch = None
         database.close_unused()

@@ -84,8 +84,9 @@ class Reattach(bootsteps.StartStopStep):
 
     def sort_out(self, consumer: Consumer, channel: Any, messages: dict[str, Any]) -> None:
         running = {request.message.delivery_tag for request in state.active_requests}
-        # Away for longer, and another worker has put them back already: they may be running there by now.
-        recent = time.monotonic() - consumer.lost_at < channel.qos.visibility_timeout
+        # With kombu's transport, away for longer, another worker has put them back: they may be running there by now.
+        ours = isinstance(channel, transport.Channel)
+        recent = ours or time.monotonic() - consumer.lost_at < channel.visibility_timeout
         for tag, message in messages.items():
             if message.acknowledged or tag in running:
                 continue

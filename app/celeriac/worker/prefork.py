@@ -65,8 +65,9 @@ CLAIMING = 5.0
 LOOK = 0.05
 #: No time limit of the pool's own: a batch has none, its tasks do.
 NEVER = 1e9
-#: Commands of remote control that look at what runs, or stop it.
-ASKS = {"active", "reserved", "query_task", "revoke", "revoke_by_stamped_headers", "terminate", "stop_jobs"}
+#: Commands of remote control that stop what runs; and with those that look at it.
+STOPS = {"revoke", "revoke_by_stamped_headers", "terminate", "stop_jobs"}
+ASKS = {"active", "reserved", "query_task"} | STOPS
 
 
 class Worker(asynpool.Worker):
@@ -85,14 +86,13 @@ class Worker(asynpool.Worker):
 
     def _make_child_methods(self, *args: Any, **kwargs: Any) -> None:
         super()._make_child_methods(*args, **kwargs)
-        receive, jobs = self.wait_for_job, 0
+        receive, batch.left = self.wait_for_job, self.most or math.inf
 
         def wait_for_job() -> Any:
-            nonlocal jobs
-            if batch.leaving or (self.most and jobs + batch.more_than_jobs >= self.most):
+            if batch.leaving or batch.left <= 0:
                 sys.exit(EX_RECYCLE)
             job = receive()
-            jobs += bool(job)
+            batch.left -= bool(job)
             return job
 
         self.wait_for_job = wait_for_job
@@ -104,7 +104,7 @@ class AsynPool(asynpool.AsynPool):
     def flush(self) -> None:
         """When the connection was lost Celery forgets what no child has accepted; a batch that is written will be."""
         for job in tuple(self._cache.values()):
-            if job._write_to is not None and getattr(job, "is_batch", False):
+            if job._write_to is not None and job._write_to._is_alive() and getattr(job, "is_batch", False):
                 job._accepted = True
         super().flush()
 
@@ -169,12 +169,15 @@ class Batches(bootsteps.StartStopStep):
         #: Also the consumer's, so that a drain waits for them.
         self.batches: list[Batch] = []
         consumer.batches = self.batches
+        #: Orders to stop tasks of batches that could not be settled then.
+        self.orders: list[tuple[list[Batch], Callable[[], Any]]] = []
         self.timer: Any = None
         self.channel: Any = None
         self.free_slots: list[Slot] = []
-        #: Seconds that a task takes, by what the last ones took; tasks in the next batch.
+        #: Seconds that a task takes, by what the last ones took; tasks in the next batch, and at most.
         self.pace, self.size = AHEAD, 1
         #: Tasks that may be in a batch; (name, whether events are on) -> the class of its requests.
+        self.most = min(MOST, consumer.controller.max_tasks_per_child or MOST)
         self.plain: set[str] = set()
         self.request_classes: dict[tuple[str, bool], type[Request]] = {}
 
@@ -229,15 +232,20 @@ class Batches(bootsteps.StartStopStep):
             if isinstance(step, Control):
                 node = step.box.node
                 node.handlers = {
-                    name: self.settling(handler) if name in ASKS else handler for name, handler in node.handlers.items()
+                    name: self.settling(handler, name in STOPS) if name in ASKS else handler
+                    for name, handler in node.handlers.items()
                 }
         # The first step of a cold shutdown, in the handler of its signal.
         consumer.controller.wait_for_soft_shutdown = self.settling(consumer.controller.wait_for_soft_shutdown)
 
-    def settling(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def settling(self, handler: Callable[..., Any], again: bool = False) -> Callable[..., Any]:
+        """``again``, when all of them are settled, if one of them cannot be settled now."""
+
         def handle(*args: Any, **kwargs: Any) -> Any:
             for each in list(self.batches):
                 self.try_to_settle(each)
+            if again and (unsettled := [each for each in self.batches if not each.settled]):
+                self.orders.append((unsettled, partial(handler, *args, **kwargs)))
             return handler(*args, **kwargs)
 
         return handle
@@ -339,7 +347,7 @@ class Batches(bootsteps.StartStopStep):
         self.try_to_settle(each)
 
     def go_to(self, size: float) -> None:
-        self.size = max(1, min(int(size), 2 * self.size, MOST))
+        self.size = max(1, min(int(size), 2 * self.size, self.most))
 
     def look(self) -> None:
         """Settle what takes long, or could not be settled, and enforce the limits of what runs."""
@@ -349,14 +357,19 @@ class Batches(bootsteps.StartStopStep):
                 self.try_to_settle(each)
             if each.request and not each.over:
                 self.limit(each, each.request, now - each.slot.since())
+        for batches, order in list(self.orders):
+            if all(each.settled or each not in self.batches for each in batches):
+                self.orders.remove((batches, order))
+                order()
 
     def try_to_settle(self, each: Batch) -> None:
         try:
             if not each.settled:
                 self.settle(each)
             if each.over and not each.broken:
-                self.forget(each)
                 self.finish(each)
+                self.forget(each)
+                each.slot.prepare(0)  # what is in its journal may be much
         except RESULTS_AWAY as error:  # at the next look
             logger.debug("a batch is not settled yet: %r", error)
             connection.close()
@@ -534,15 +547,26 @@ class Batches(bootsteps.StartStopStep):
         hard = hard or request.task.time_limit or pool.timeout
         soft = soft or request.task.soft_time_limit or pool.soft_timeout
         if hard and seconds >= hard:
-            request.on_timeout(False, hard)
-            each.request, each.index = None, -1
+            fetched, each.request, each.index = each.messages[each.index], None, -1
+            # First: what on_timeout stores may wait for a row that the child has locked.
             self.consumer.pool.terminate_job(each.pid, signal.SIGKILL)
+            self.timed_out(request, fetched, hard)
         elif soft and seconds >= soft and not each.soft_sent:
             with suppress(BlockingIOError, ProcessLookupError), each.slot.lock(wait=False):
                 if each.slot.state()[0] == each.index:  # and stays so, while we have the lock
                     request.on_timeout(True, soft)
                     os.kill(each.pid, SIG_SOFT_TIMEOUT)
                 each.soft_sent = True
+
+    def timed_out(self, request: Request, fetched: Fetched, limit: float) -> None:
+        try:
+            request.on_timeout(False, limit)
+        except RESULTS_AWAY as error:
+            logger.warning("it is not stored that %s took too long, and it runs again: %s", request.id, error)
+            self.put_back([fetched])
+        except Exception:  # somebody's hook: the result is stored
+            logger.exception("after the time limit of %s", request.id)
+            self.channel.acknowledge(fetched.tag)
 
 
 def counts_what_is_reserved(consumer: Consumer) -> bool:

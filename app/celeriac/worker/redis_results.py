@@ -77,7 +77,7 @@ class RedisMixin:
         return result
 
     def store_rows(self: Any, rows: list[Any]) -> None:
-        """As soon as Redis is there."""
+        """Raises what Redis raises when it is away, and was so a moment later, too."""
         self.ensure(self.write, (rows,))
 
     def write(self: Any, rows: list[Any]) -> None:

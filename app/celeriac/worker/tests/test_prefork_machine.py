@@ -6,8 +6,10 @@ main process can be asked to look, or either one to die, at any moment in betwee
 """
 
 import json
+import math
 import time
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -60,7 +62,12 @@ def step(name):
 
 
 class Machine(RuleBasedStateMachine):
-    """One worker after the other."""
+    """One worker after the other; what is declared here is set by the test."""
+
+    current: Any
+    app: Any
+    broker: Any
+    clock: Any
 
     @initialize()
     def start(self):
@@ -75,7 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.client.flushall()
 
     def start_worker(self):
-        transport._process = (transport.os.getpid(), f"worker-{uuid4()}")
+        transport._process = f"worker-{uuid4()}"
         self.connection = self.broker.connection()
         self.connection.transport_cls = Transport
         self.channel = self.connection.channel()
@@ -87,7 +94,10 @@ class Machine(RuleBasedStateMachine):
         pool = SimpleNamespace(num_processes=CHILDREN, apply_async=self.apply_async)
         pool._pool = SimpleNamespace(timeout=None, soft_timeout=None, _cache={})
         controller = SimpleNamespace(
-            semaphore=LaxBoundedSemaphore(CHILDREN), autoscaler=None, wait_for_soft_shutdown=lambda: None
+            semaphore=LaxBoundedSemaphore(CHILDREN),
+            autoscaler=None,
+            max_tasks_per_child=None,
+            wait_for_soft_shutdown=lambda: None,
         )
         self.consumer = SimpleNamespace(
             app=self.app,
@@ -129,11 +139,15 @@ class Machine(RuleBasedStateMachine):
         assert all(len(each.messages) <= size for each in given)
 
     @precondition(lambda self: self.given())
-    @rule(which=st.integers(0, CHILDREN - 1), dies=st.sampled_from([NEVER, NEVER, BEFORE_IT_STORES, AFTER_IT_STORED]))
-    def run(self, which, dies):
-        """A child takes a batch, and is through with it or dies."""
+    @rule(
+        which=st.integers(0, CHILDREN - 1),
+        dies=st.sampled_from([NEVER, NEVER, BEFORE_IT_STORES, AFTER_IT_STORED]),
+        most=st.sampled_from([math.inf, math.inf, 1, 3]),
+    )
+    def run(self, which, dies, most):
+        """A child takes a batch, and is through with it, or has run as many tasks as it may, or dies."""
         given = self.given()
-        self.run_batch(given[which % len(given)], dies)
+        self.run_batch(given[which % len(given)], dies, most)
 
     @rule(times=st.integers(1, 6))
     def work(self, times):
@@ -172,8 +186,9 @@ class Machine(RuleBasedStateMachine):
 
     # --- In the middle of a batch ----------------------------------------------------------------------------
 
-    def run_batch(self, each, dies=NEVER):
-        self.running, self.dies = each, dies
+    def run_batch(self, each, dies=NEVER, most=math.inf):
+        self.running, self.dies, self.ran = each, dies, 0
+        batch.left = most - 1  # the pool has counted one
         size, job = self.batches.size, each.job
         job.accept_callback(1, self.clock.now)
         try:
@@ -183,6 +198,7 @@ class Machine(RuleBasedStateMachine):
             if not self.dead:
                 job.error_callback(killed())
         else:
+            assert self.ran == min(most, sum(count for count, _ in said[0].values()))
             job.callback(said)
             assert 1 <= self.batches.size <= min(2 * size, MOST)
             assert self.batches.size <= max(1, AHEAD / self.batches.pace)
@@ -194,6 +210,7 @@ class Machine(RuleBasedStateMachine):
 
     def step(self, name):
         plan, self.plans[name] = self.plans[name], QUICK
+        self.ran += 1
         if plan == FAILS:
             raise ValueError(name)
         if plan == TAKES_20_MS:
@@ -284,6 +301,7 @@ def machine(app, broker, monkeypatch):
     OnThisBroker.app, OnThisBroker.broker, OnThisBroker.clock = app, broker, Clock()
     real = batch.Batch.store
     monkeypatch.setattr(batch.Batch, "store", lambda child: Machine.current.store(child, real))
+    monkeypatch.setattr(batch, "left", math.inf)
     monkeypatch.setattr(batch, "slots", slots.make_slots(CHILDREN + 1))
     monkeypatch.setattr(batch, "terminate_handler_fired", lambda: True)  # what is no Exception ends the child
     monkeypatch.setattr(transport, "_process", transport._process)
