@@ -17,12 +17,15 @@ import time
 from bench.environment import APP, ask, database, stack
 
 KEEP, CLOSE = "1000000000", "0"  # CELERY_DB_REUSE_MAX
+#: Of the worker; the rest of it is stock Celery's.
+STOCK = {"CELERY_BROKER_TRANSPORT": "redis", "CELERY_WORKER_POOL": "prefork", "BATCHED_RESULTS": "false"}
 #: Arrangement -> variables of the worker. `web` is the service whose settings have psycopg's pool.
 ARRANGEMENTS = {
-    "closed around every task (stock)": {"CELERY_DB_REUSE_MAX": CLOSE},
-    "psycopg's pool, closed around every task (stock)": {"CELERY_DB_REUSE_MAX": CLOSE, "SERVICE": "web"},
-    "kept, never checked": {"CELERY_DB_REUSE_MAX": KEEP, "UNCHECKED": "1"},
-    "kept, checked before every task (Celeriac)": {"CELERY_DB_REUSE_MAX": KEEP},
+    "closed around every task (stock)": STOCK | {"CELERY_DB_REUSE_MAX": CLOSE},
+    "psycopg's pool, closed around every task (stock)": STOCK | {"CELERY_DB_REUSE_MAX": CLOSE, "SERVICE": "web"},
+    "kept, never checked": STOCK | {"CELERY_DB_REUSE_MAX": KEEP, "UNCHECKED": "1"},
+    "kept, checked before every task": STOCK | {"CELERY_DB_REUSE_MAX": KEEP},
+    "the same, in Celeriac's pool": {"CELERY_DB_REUSE_MAX": KEEP},
 }
 
 

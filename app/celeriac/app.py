@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery as StockCelery
 from celery import current_app, states
+from celery.backends.base import Backend
 from celery.backends.redis import RedisBackend
 from celery.result import AsyncResult
 from django.conf import settings
@@ -91,9 +92,14 @@ class JobsMixin:
             if jobs:
                 execution.succeed_many(jobs)
 
+    @property
+    def hears_of_sending(self) -> bool:
+        """Not of a Redis that may be away: whoever waits for a result subscribes to it then."""
+        hears = super().on_task_call.__func__ is not Backend.on_task_call  # type: ignore[misc]
+        return hears and not isinstance(self, RedisBackend)
+
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Nothing is asked of a Redis that may be away; whoever waits for a result subscribes to it then."""
-        if not isinstance(self, RedisBackend):
+        if self.hears_of_sending:
             super().on_task_call(producer, task_id)  # type: ignore[misc]
 
     def mark_as_done(

@@ -96,7 +96,7 @@ def prepare(app: Celery, task: Any) -> "Sender | None":
         or options.pop("serializer", conf.task_serializer) != "json"
         or options.keys() - {"time_limit", "soft_time_limit"}
         or not isinstance(routes, dict)
-        or not hasattr(app.backend, "row")
+        or getattr(app.backend, "hears_of_sending", True)
         or type(task).shadow_name is not StockTask.shadow_name
         or task._dump_pydantic_arguments is not None
         or not all(map(is_celerys, (StockTask.apply_async, Celery.send_task)))

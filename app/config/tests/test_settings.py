@@ -293,6 +293,13 @@ def test_the_way_to_redis_is_ours_unless_kombus_is_asked_for_and_tls_is_verified
     assert evaluate(expression, **variables) == str([taken, "CERT_REQUIRED"])
 
 
+@pytest.mark.parametrize("backend", ["django-db", "redis", "django-cache"])
+def test_messages_are_prepared_whatever_keeps_the_results(backend):
+    sender = "__import__('celeriac.send').send.sender_of(app.tasks['config.tasks.debug_task'])"
+
+    assert evaluate(f"{sender} is not None", CELERY_RESULT_BACKEND=backend, BATCHED_RESULTS="false") == "True"
+
+
 def test_what_is_said_about_tls_in_a_variable_of_its_own_counts():
     variables = {"CELERY_BROKER_URL": "rediss://redis", "CELERY_BROKER_USE_SSL": '{"ssl_ca_certs": "/ca.pem"}'}
 
