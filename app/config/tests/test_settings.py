@@ -295,7 +295,7 @@ def test_the_way_to_redis_is_ours_unless_kombus_is_asked_for_and_tls_is_verified
 
 @pytest.mark.parametrize("backend", ["django-db", "redis", "django-cache"])
 def test_messages_are_prepared_whatever_keeps_the_results(backend):
-    sender = "__import__('celeriac.send').send.sender_of(app.tasks['config.tasks.debug_task'])"
+    sender = "__import__('celeriac.send').send.sender_of(app.tasks['celery.backend_cleanup'])"
 
     assert evaluate(f"{sender} is not None", CELERY_RESULT_BACKEND=backend, BATCHED_RESULTS="false") == "True"
 
