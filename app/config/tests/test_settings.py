@@ -297,7 +297,14 @@ def test_the_way_to_redis_is_ours_unless_kombus_is_asked_for_and_tls_is_verified
 def test_messages_are_prepared_whatever_keeps_the_results(backend):
     sender = "__import__('celeriac.send').send.sender_of(app.tasks['celery.backend_cleanup'])"
 
-    assert evaluate(f"{sender} is not None", CELERY_RESULT_BACKEND=backend, BATCHED_RESULTS="false") == "True"
+    assert (
+        evaluate(
+            f"[__import__('django').setup(), {sender} is not None][1]",
+            CELERY_RESULT_BACKEND=backend,
+            BATCHED_RESULTS="false",
+        )
+        == "True"
+    )
 
 
 def test_what_is_said_about_tls_in_a_variable_of_its_own_counts():
