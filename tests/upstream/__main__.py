@@ -21,8 +21,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 HOME = ROOT / "tests" / ".upstream"
 PYTHON = HOME / "venv" / "bin" / "python"
-#: Canvas, retries, time limits, revoke, inspect, a worker's start and end.
-TESTS = " ".join(f"t/integration/test_{part}.py" for part in ("canvas", "tasks", "inspect", "worker"))
+#: Canvas, retries, time limits, revoke, inspect, a worker's start and end, its results, a connection that is lost.
+PARTS = ("canvas", "group_chains", "tasks", "inspect", "worker", "redis_backend", "connection_recovery")
+TESTS = " ".join(f"t/integration/test_{part}.py" for part in PARTS)
 
 
 def main() -> int:

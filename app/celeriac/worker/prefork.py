@@ -177,7 +177,7 @@ class Batches(bootsteps.StartStopStep):
         #: Seconds that a task takes, by what the last ones took; tasks in the next batch, and at most.
         self.pace, self.size = AHEAD, 1
         #: Tasks that may be in a batch; (name, whether events are on) -> the class of its requests.
-        self.most = min(MOST, consumer.controller.max_tasks_per_child or MOST)
+        self.most = MOST
         self.plain: set[str] = set()
         self.request_classes: dict[tuple[str, bool], type[Request]] = {}
 
@@ -195,6 +195,7 @@ class Batches(bootsteps.StartStopStep):
             self.free_slots = list(batch.slots)
             self.settle_when_asked(consumer)
         self.channel = channel
+        self.most = min(MOST, consumer.controller.max_tasks_per_child or MOST)
         self.plain = {name for name, task in consumer.app.tasks.items() if is_plain(task)}
         for lost in [each for each in self.batches if not each.over and not self.has_job(each)]:
             self.forget(lost)  # with the connection, as Celery does with all that no child has taken
