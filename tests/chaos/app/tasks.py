@@ -91,7 +91,7 @@ def tick(self: Task, number: int, seconds: float) -> None:
     write(self, number, seconds)
 
 
-@shared_task(bind=True)
+@shared_task(bind=True, default_retry_delay=5)  # when its child dies; Celery's default is three minutes
 def quick(self: Task, number: int, seconds: float) -> None:
     """A plain task, of which hundreds come at once, for workers to take in batches. Its effect is in the journal."""
     time.sleep(seconds)
