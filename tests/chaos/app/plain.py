@@ -13,6 +13,7 @@ import config  # noqa: F401  its app would become the default one if it came lat
 app = Celery("plain")
 app.conf.update(
     broker_url=settings.CELERY_BROKER_URL,
+    broker_transport="kombu.transport.redis:Transport",  # in this process redis:// means ours
     result_backend="django-db",
     imports=["chaos.tasks"],
     task_default_queue="default",
