@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def is_now(job_id, state):
-    return eventually(lambda: Job.objects.filter(pk=job_id, state=state).first(), 30, f"{job_id} is {state}")
+    return eventually(lambda: Job.objects.filter(pk=job_id, state=state).first(), what=f"{job_id} is {state}")
 
 
 # --- Run again -----------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_while_redis_is_away_jobs_are_run_again_later(app, broker, start_worker,
     broker.stop()
     began = time.monotonic()
     assert len(operate.retry(ids)) == 3
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
     broker.start()
     start_worker()
@@ -154,7 +154,7 @@ def test_an_expired_delivery_from_before_does_not_cancel_the_new_one(app, start_
 
 def test_a_job_that_celery_revoked_runs_when_it_is_run_again(app, start_worker, ended, notes):
     start_worker("-c", "1")
-    job_id = tasks.durable.apply_async([notes.path, "job"], countdown=2).id
+    job_id = tasks.durable.apply_async([notes.path, "job"], countdown=10).id
     AsyncResult(job_id).revoke()
     assert (ended(job_id).state, notes()) == ("cancelled", [])
 
@@ -230,7 +230,9 @@ def test_no_other_job_is_cancelled(app, state):
     assert not TaskResult.objects.exists()
 
 
-def test_a_running_job_is_stopped_in_the_middle_and_can_be_run_again_at_once(app, start_worker, ended, notes):
+def test_a_running_job_is_stopped_in_the_middle_and_can_be_run_again_at_once(
+    app, start_worker, ended, notes, monkeypatch
+):
     worker = start_worker("-c", "1")
     job_id = tasks.durable.delay(notes.path, "job", 6).id
     eventually(lambda: notes() == ["job began"])
@@ -238,6 +240,7 @@ def test_a_running_job_is_stopped_in_the_middle_and_can_be_run_again_at_once(app
 
     jobs = operate.cancel([job_id], "Stopped by mina.", operate.STOPPED)
 
+    monkeypatch.setattr(operate, "PATIENCE", 20.0)
     assert operate.stop(jobs) == []
     eventually(lambda: child not in worker.children())
     assert Job.objects.get().state == "cancelled"
