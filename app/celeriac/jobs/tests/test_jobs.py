@@ -26,7 +26,7 @@ def test_a_job_runs_and_its_row_tells(app, start_worker, ended, notes):
 
     assert (job.state, job.attempts, job.crashes, job.result) == ("succeeded", 1, 0, '"job"')
     assert notes() == ["job began", "job ended"]
-    assert AsyncResult(job.id).get(timeout=5) == "job"
+    assert AsyncResult(job.id).get(timeout=60) == "job"
 
 
 def test_a_job_of_a_transaction_that_is_rolled_back_never_was(app, notes):

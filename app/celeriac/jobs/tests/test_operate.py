@@ -45,7 +45,7 @@ def test_a_failed_job_runs_again_with_its_id_and_arguments_when_the_cause_is_gon
     job = ended(job_id)
     assert (job.state, job.attempts, job.error, job.traceback) == ("succeeded", 2, "", "")
     assert Path(folder, "notes").read_text().splitlines() == ["job began", "job ended"]
-    assert AsyncResult(job_id).get(timeout=5) == "job"
+    assert AsyncResult(job_id).get(timeout=60) == "job"
 
 
 def test_a_job_that_used_up_its_retries_has_all_of_them_again(app, start_worker, ended, notes):
@@ -116,7 +116,7 @@ def test_one_whose_effect_is_committed_goes_on_from_there(app, start_worker, end
     start_worker()
 
     assert (ended(job_id).state, effects()) == ("succeeded", [])
-    assert AsyncResult(job_id).get(timeout=5) == "once"
+    assert AsyncResult(job_id).get(timeout=60) == "once"
 
 
 def test_the_end_of_an_attempt_before_does_not_count(app):
@@ -192,7 +192,7 @@ def test_a_delivery_that_is_dropped_leaves_the_result_as_it_is(app, start_worker
 
     ended(tasks.durable_add.delay(3, 4).id)  # comes after it
 
-    assert AsyncResult(job_id).get(timeout=5) == 3
+    assert AsyncResult(job_id).get(timeout=60) == 3
 
 
 # --- Cancel --------------------------------------------------------------------------------------------------------
