@@ -114,7 +114,7 @@ def test_a_second_delivery_is_dropped(app, start_worker, ended, notes):
 def test_a_job_that_kills_its_worker_every_time_stops_and_is_shown(app, start_worker, ended, notes, settings):
     settings.JOBS_MAX_CRASHES = 2
     start_worker("-c", "1", CELERY_TASK_RETRY_ON_WORKER_LOST="false")
-    job = ended(tasks.kills_its_worker.delay(notes.path).id, 90)
+    job = ended(tasks.kills_its_worker.delay(notes.path).id, 240)
 
     assert job.state == "failed"
     assert job.error
