@@ -28,7 +28,7 @@ def run(*command: str, **variables: str | None) -> subprocess.CompletedProcess[s
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -51,7 +51,7 @@ def running(*command: str, log: Path, **variables: str | None) -> Iterator[subpr
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

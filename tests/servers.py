@@ -30,5 +30,13 @@ def pytest_load_initial_conftests() -> None:
     os.environ.update(_running.enter_context(servers(Path(root), "only-for-tests-redis")))
 
 
+def pytest_configure() -> None:
+    """What Hypothesis says about time is about this machine, and not about us."""
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("noisy")
+
+
 def pytest_unconfigure() -> None:
     _running.close()

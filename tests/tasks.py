@@ -18,11 +18,19 @@ def note(path: str, text: str) -> None:
         file.write(f"{text}\n")
 
 
-@shared_task
-def work(path: str, name: str, seconds: float = 0.0) -> str:
-    """Note the start, work for ``seconds``, note the end."""
-    note(path, f"{name} began")
+def spend(seconds: float, until: str) -> None:
+    """So many seconds, and longer when there is a file to wait for."""
     time.sleep(seconds)
+    deadline = time.monotonic() + 280
+    while until and not Path(until).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+@shared_task
+def work(path: str, name: str, seconds: float = 0.0, until: str = "") -> str:
+    """Note the start, work for ``seconds``, and until there is the file ``until``, note the end."""
+    note(path, f"{name} began")
+    spend(seconds, until)
     note(path, f"{name} ended")
     return name
 
@@ -48,7 +56,7 @@ def dies(path: str, times: int) -> None:
 def deafen(path: str) -> None:
     """Finish, and leave this child asleep in a signal handler: alive for the kernel, deaf for the pool."""
     signal.signal(signal.SIGALRM, lambda *args: time.sleep(600))
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    signal.setitimer(signal.ITIMER_REAL, 3)  # by then it has ended
     note(path, "deaf")
 
 
@@ -156,10 +164,10 @@ def ends(self: Task, path: str, how: str) -> Any:
 
 
 @shared_task(durable=True, bind=True)
-def durable(self: Task, path: str, name: str, seconds: float = 0.0) -> str:
-    """Note the start, work for ``seconds``, note the end."""
+def durable(self: Task, path: str, name: str, seconds: float = 0.0, until: str = "") -> str:
+    """Note the start, work for ``seconds``, and until there is the file ``until``, note the end."""
     note(path, f"{name} began")
-    time.sleep(seconds)
+    spend(seconds, until)
     note(path, f"{name} ended")
     return name
 

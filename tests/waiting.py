@@ -9,7 +9,7 @@ import pytest
 Answer = TypeVar("Answer")
 
 
-def eventually(true: Callable[[], Answer], seconds: float = 30, what: str = "", every: float = 0.3) -> Answer:
+def eventually(true: Callable[[], Answer], seconds: float = 90, what: str = "", every: float = 0.3) -> Answer:
     """The first true answer of ``true``, or a failed test after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.db import connection
 from django.test import Client
 from kombu import Connection
 from redis import Redis
+from redis.exceptions import RedisError
 
 from celeriac.broker import publisher
 from celeriac.jobs import enqueue
@@ -25,6 +27,19 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PROBE = ROOT / "services" / "file-probe"
+
+
+def await_answers() -> None:
+    """What this thread has sent is in Redis: durable jobs do not wait for its answer to theirs."""
+    mine, deadline = publisher(current_app), time.monotonic() + 30
+    while mine.wire and mine.unread:
+        try:
+            mine.read()
+        except BlockingIOError:  # a second has passed
+            if time.monotonic() > deadline:
+                raise
+        except (RedisError, OSError):
+            mine.freshen()
 
 
 class Broker:
@@ -38,11 +53,11 @@ class Broker:
     def start(self) -> None:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         self.process = subprocess.Popen([redis_server(), str(REDIS_CONF), *options], stdout=subprocess.DEVNULL)
-        wait_for_port(self.port, self.process)
+        wait_for_port(self.port, self.process, 60)
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
     def kick_everybody(self, password: str) -> None:
         """Close every connection, as a restart does."""
@@ -64,16 +79,14 @@ class Broker:
             return [task.apply_async(args, connection=connection, queue="default") for task, *args in calls]
 
     def command(self, *words: Any) -> Any:
-        """Comes after what this thread has sent: durable jobs do not wait for Redis's answer to theirs."""
-        mine = publisher(current_app)
-        if mine.wire and mine.unread:
-            mine.freshen()
+        """Comes after what this thread has sent."""
+        await_answers()
         with self.connection() as connection:
             return connection.default_channel.client.execute_command(*words)
 
 
 class Worker:
-    """``services/worker/start`` would run this command; here with the tests' tasks and quick clocks."""
+    """``services/worker/start`` would run this command; here with the tests' tasks."""
 
     def __init__(self, broker: Broker, folder: Path, *options: str, **variables: str) -> None:
         self.heartbeat = folder / f"worker-{time.monotonic_ns()}.alive"
@@ -150,10 +163,13 @@ def start_worker(broker: Broker, tmp_path: Path, transactional_db: None) -> Iter
 
     yield start
     for worker in started:
-        pids = [*worker.children(), worker.process.pid] if worker.process.poll() is None else []
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-            os.kill(pid, signal.SIGKILL)
+        children = []
+        with suppress(OSError):  # it ends by itself meanwhile
+            children = worker.children()
+        worker.process.kill()  # first, or it would replace them
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         worker.process.wait()
 
 

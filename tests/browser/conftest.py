@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.stack.project import Stack
 
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 #: Without these Chromium wants privileges, a large /dev/shm, or to talk to its makers.
 OPTIONS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +41,7 @@ def context(chromium: Browser, stack: Stack, size: str) -> Iterator[BrowserConte
         color_scheme="light",
         reduced_motion="reduce",
     )
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     yield context
     context.close()
 

@@ -135,7 +135,7 @@ class Stack:
                 states[service] = now
         return states
 
-    def healthy(self, seconds: float = 60) -> None:
+    def healthy(self, seconds: float = 180) -> None:
         """Wait until every service is healthy, by itself."""
         eventually(lambda: not (self.ill()), seconds, "every service is healthy", every=0.5)
 
@@ -200,7 +200,7 @@ class Stack:
     def results(self, where: str) -> list[dict[str, Any]]:
         return self.sql(f"SELECT * FROM django_celery_results_taskresult WHERE {where} ORDER BY id")
 
-    def result(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
+    def result(self, task_id: str, seconds: float = 90) -> dict[str, Any]:
         """The row of a task that has ended."""
         ended = f"task_id = '{task_id}' AND status IN ('SUCCESS', 'FAILURE')"
         return eventually(lambda: self.results(ended), seconds, f"task {task_id} has ended")[0]
@@ -220,5 +220,5 @@ class Stack:
         found = re.search(r'<ol class="steps (\w+)"', self.visitor().get(page).text)
         return found[1] if found else ""
 
-    def delivered(self, page: str, seconds: float = 60) -> None:
+    def delivered(self, page: str, seconds: float = 120) -> None:
         eventually(lambda: self.feedback_state(page) == "delivered", seconds, f"{page} is delivered")

@@ -1,5 +1,7 @@
 """The commands of the tutorials, typed by hand in a container, and those of the Makefile."""
 
+import socket
+
 import pytest
 
 from tests.stack.project import SERVICES, Stack
@@ -9,7 +11,7 @@ pytestmark = pytest.mark.stack
 #: Starts a command, waits for a word in what it says, and stops it.
 BY_HAND = """
 log=$(mktemp); {command} >$log 2>&1 & pid=$!
-for i in $(seq 150); do grep -q '{word}' $log && break; kill -0 $pid 2>/dev/null || break; sleep 0.2; done
+for i in $(seq 600); do grep -q '{word}' $log && break; kill -0 $pid 2>/dev/null || break; sleep 0.2; done
 kill $pid; wait $pid; cat $log; rm $log
 """
 
@@ -19,7 +21,7 @@ def by_hand(stack: Stack, service: str, command: str, word: str) -> str:
 
 
 def test_inspect_ping_is_answered_by_both_workers(stack: Stack) -> None:
-    said = stack.exec("worker", "celery", "-A", "config", "inspect", "ping").stdout
+    said = stack.exec("worker", "celery", "-A", "config", "inspect", "--timeout", "10", "ping").stdout
     assert "2 nodes online" in said
     assert "default@" in said
     assert "heavy_tasks@" in said
@@ -85,10 +87,10 @@ def test_make_manage_runs_django_commands(stack: Stack) -> None:
 
 def test_make_up_names_a_port_that_is_taken(stack: Stack) -> None:
     stack.compose("stop", "nginx")
-    import socket
-
-    with socket.create_server(("127.0.0.1", 18080)):
-        up = stack.make("up", check=False)
-    stack.compose("start", "nginx")
+    try:
+        with socket.create_server(("127.0.0.1", 18080)):
+            up = stack.make("up", check=False)
+    finally:
+        stack.compose("start", "nginx")
     assert up.returncode
     assert "Port 18080 is taken" in up.stderr

@@ -12,14 +12,15 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.stack
 
-#: Sends short tasks and now and then one of five seconds, for about 25 seconds.
-LOAD = """
-import json, time
+ENOUGH = "/tmp/enough"
+#: Sends short tasks and now and then one of five seconds; after about 25 seconds fewer, until there is a file.
+LOAD = f"""
+import json, os, time
 ids = []
-for n in range(400):
-    seconds = 5 if n % 25 == 0 else 0.02
-    ids.append(app.send_task("tests.tasks.work", [{path!r}, f"task-{{n}}", seconds]).id)
-    time.sleep(0.05)
+while len(ids) < 400 or len(ids) < 1000 and not os.path.exists({ENOUGH!r}):
+    seconds = 5 if len(ids) % 25 == 0 else 0.02
+    ids.append(app.send_task("tests.tasks.work", [{{path!r}}, f"task-{{{{len(ids)}}}}", seconds]).id)
+    time.sleep(0.05 if len(ids) < 400 else 0.3)
 print(json.dumps(ids))
 """
 
@@ -40,29 +41,31 @@ def running(stack: Stack, service: str) -> dict[str, str]:
 def test_scaling_up_and_down_under_load_loses_no_task(stack: Stack) -> None:
     path = "/var/lib/celeriac/notes-scaling"
     others = {service: running(stack, service) for service in ("worker-heavy", "web", "beat", "redis")}
+    stack.exec("web", "rm", "-f", ENOUGH)
     with ThreadPoolExecutor() as pool:
         load = pool.submit(stack.python, LOAD.format(path=path))
         eventually(lambda: len(stack.notes(path)) > 20, what="the load has begun")
         stack.make("scale-workers", "N=3")
         eventually(lambda: len(running(stack, "worker")) == 3)
         nodes = f"SELECT DISTINCT worker FROM django_celery_results_taskresult WHERE task_args LIKE '%{path}%'"
-        eventually(lambda: len(stack.sql(nodes)) == 3, 60, "all three have worked")
+        eventually(lambda: len(stack.sql(nodes)) == 3, what="all three have worked")
 
         def long_ones_run() -> bool:
             began = Counter(note.split()[0] for note in stack.notes(path))
-            return sum(began[f"task-{n}"] == 1 for n in range(0, 400, 25)) >= 3  # noted "began" and not "ended"
+            return sum(began[f"task-{n}"] == 1 for n in range(0, 1000, 25)) >= 3  # noted "began" and not "ended"
 
         eventually(long_ones_run, what="long tasks are running")
         stack.make("scale-workers", "N=1")
         assert len(running(stack, "worker")) == 1
+        stack.exec("web", "touch", ENOUGH)
         ids = json.loads(load.result().splitlines()[-1])
 
     def ended() -> set[str]:
         return {row["task_id"] for row in stack.results(f"task_args LIKE '%{path}%' AND status = 'SUCCESS'")}
 
-    eventually(lambda: ended() >= set(ids), 90, "every task has its result", every=1)
+    eventually(lambda: ended() >= set(ids), 240, "every task has its result", every=1)
     noted = Counter(stack.notes(path))
-    assert noted == Counter(f"task-{n} {what}" for n in range(400) for what in ("began", "ended")), "each ran once"
+    assert noted == Counter(f"task-{n} {what}" for n in range(len(ids)) for what in ("began", "ended")), "each ran once"
     assert {service: running(stack, service) for service in others} == others
 
 

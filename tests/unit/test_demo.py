@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.servers import free_port
+from demo.servers import free_port, wait_for_port
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -41,9 +41,13 @@ class Demo:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "demo"], cwd=clone, env=environment, stdout=log, stderr=log
             )
-        eventually(lambda: self.log.read_text().count(" ready.") == 2 or self.process.poll() is not None, 60)
         cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self.open = urllib.request.build_opener(cookies).open
+
+    def ready(self) -> None:
+        eventually(lambda: self.log.read_text().count(" ready.") == 2 or self.process.poll() is not None, 180)
+        for port in (self.site, self.flower):
+            wait_for_port(port, self.process, 60)
 
     def get(self, path: str) -> str:
         with self.open(f"http://localhost:{self.site}{path}") as response:
@@ -67,6 +71,7 @@ class Demo:
 def running_demo(clone: Path) -> Iterator[Demo]:
     demo = Demo(clone)
     try:
+        demo.ready()
         yield demo
     finally:
         demo.process.send_signal(signal.SIGINT)  # Ctrl-C

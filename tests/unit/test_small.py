@@ -68,7 +68,7 @@ class Small:
 
     def ready(self) -> None:
         lines = [f"{queue}@{socket.gethostname()} ready." for queue in QUEUES]
-        eventually(lambda: all(line in self.said() for line in lines) and self.answers(), 60, "every role is ready")
+        eventually(lambda: all(line in self.said() for line in lines) and self.answers(), 180, "every role is ready")
 
     def answers(self) -> bool:
         try:
@@ -144,7 +144,7 @@ def test_a_role_that_is_killed_comes_back_and_costs_the_others_nothing(small: Sm
     eventually(small.answers)
     for queue in QUEUES:
         small.work(f"{queue} after {role}", queue)
-    eventually(lambda: all(small.has(f"{queue} after {role} ended") for queue in QUEUES), 60)
+    eventually(lambda: all(small.has(f"{queue} after {role} ended") for queue in QUEUES))
 
 
 def test_a_role_that_ends_again_and_again_is_started_less_and_less_often(small: Small) -> None:
@@ -178,7 +178,7 @@ def test_an_app_that_connects_when_it_is_loaded_is_refused_in_one_sentence(tmp_p
         env=os.environ | {"PYTHONPATH": str(tmp_path), "CELERY_IMPORTS": '["too_early"]', "SERVICE": "small"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("Celeriac cannot start: an app opens a connection")
@@ -186,12 +186,12 @@ def test_an_app_that_connects_when_it_is_loaded_is_refused_in_one_sentence(tmp_p
 
 def test_sigterm_lets_what_runs_finish_on_both_queues_and_ends_everything(small: Small) -> None:
     for queue in QUEUES:
-        small.work(f"{queue} at the end", queue, seconds=4)
+        small.work(f"{queue} at the end", queue, seconds=10)
     eventually(lambda: all(small.has(f"{queue} at the end began") for queue in QUEUES))
     families = psutil.Process(small.process.pid).children(recursive=True)
 
     small.process.send_signal(signal.SIGTERM)
     small.process.send_signal(signal.SIGTERM)  # once more, and nothing is cut short
-    assert small.process.wait(30) == 0
+    assert small.process.wait(90) == 0
     assert all(small.has(f"{queue} at the end ended") for queue in QUEUES)
-    assert not any(process.is_running() for process in families)
+    eventually(lambda: not any(process.is_running() for process in families))

@@ -56,7 +56,7 @@ def test_two_at_once_on_a_fresh_database_both_succeed_and_the_second_finds_nothi
             subprocess.Popen(PREPARE, cwd=APP, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for _ in range(2)
         ]
-        outputs = [process.communicate(timeout=60) for process in both]
+        outputs = [process.communicate(timeout=240) for process in both]
 
         assert [process.returncode for process in both] == [0, 0], outputs
         assert sorted(out.count("admin created: admin") for out, _ in outputs) == [0, 1]
@@ -88,7 +88,7 @@ def test_one_waits_while_another_is_at_work(tmp_path):
         process = subprocess.Popen(PREPARE, cwd=APP, env=environment(POSTGRES_DB=name), stdout=subprocess.DEVNULL)
         eventually(lambda: rows(name, waiting))
         assert process.poll() is None
-    assert process.wait(30) == 0
+    assert process.wait(90) == 0
 
 
 @pytest.mark.django_db

@@ -361,7 +361,7 @@ def test_a_result_can_be_read_from_every_backend(tmp_path, backend):
 import config.celery
 import django; django.setup()
 from config.tasks import debug_task
-print(debug_task.apply_async(queue="results").get(timeout=30)["queue"])
+print(debug_task.apply_async(queue="results").get(timeout=90)["queue"])
 """
     variables = {
         "CELERY_RESULT_BACKEND": backend,

@@ -32,7 +32,7 @@ def reconcile(app, monkeypatch):
 def ended(reconcile):
     """Wait until the job has ended, reconciling meanwhile; returns its row."""
 
-    def wait(job_id, seconds=40):
+    def wait(job_id, seconds=90):
         def look():
             try:
                 reconcile()

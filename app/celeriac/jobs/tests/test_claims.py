@@ -108,7 +108,7 @@ class Worker(threading.Thread):
 
     def tell(self, order):
         self.orders.put(order)
-        self.at = self.news.get(timeout=20)
+        self.at = self.news.get(timeout=60)
         if isinstance(self.at, BaseException):
             error, self.at = self.at, "idle"
             raise error

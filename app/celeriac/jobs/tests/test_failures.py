@@ -22,8 +22,8 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: A visibility timeout whose end a test can wait for; a worker renews it every five seconds.
-QUICK = {"CELERY_BROKER_TRANSPORT_OPTIONS": json.dumps({"visibility_timeout": 7})}
+#: A visibility timeout whose end a test can wait for, and which a worker renews in time however slow it is.
+QUICK = {"CELERY_BROKER_TRANSPORT_OPTIONS": json.dumps({"visibility_timeout": 7}), "RENEW": "1"}
 
 
 def kill(worker):
@@ -65,14 +65,14 @@ def test_a_task_and_an_eta_longer_than_the_visibility_timeout_run_once(broker, s
 
 def test_a_killed_workers_messages_come_back_after_seconds(broker, start_worker, notes):
     first = start_worker("-c", "1", "-n", "first@%h", **QUICK)
-    broker.send(tasks.work, notes.path, "task", 1)
+    broker.send(tasks.work, notes.path, "task", 5)
     eventually(lambda: notes() == ["task began"], every=0.05)
     kill(first)
     killed = time.monotonic()
     start_worker("-c", "1", "-n", "second@%h", **QUICK)
 
-    eventually(lambda: "task ended" in notes(), 40)
-    assert time.monotonic() - killed < 20
+    eventually(lambda: "task ended" in notes())
+    assert time.monotonic() - killed < 60  # stock: an hour
     assert notes() == ["task began", "task began", "task ended"]
 
 
@@ -83,7 +83,7 @@ def test_a_full_redis_loses_nothing_and_a_durable_call_succeeds(app, broker, sta
     worker = start_worker("-c", "1")
     for number in range(5):
         broker.send(tasks.work, notes.path, str(number), 2)
-    eventually(lambda: notes() == ["0 began"])
+    eventually(lambda: notes()[:1] == ["0 began"])
 
     broker.command("CONFIG", "SET", "maxmemory", "1mb")
     job = tasks.durable.delay(notes.path, "durable").id
@@ -94,26 +94,38 @@ def test_a_full_redis_loses_nothing_and_a_durable_call_succeeds(app, broker, sta
     if worker.process.poll() is not None:  # its acknowledgement was refused; Docker starts it again
         start_worker("-c", "1")
 
-    assert ended(job, 60).state == "succeeded"
-    eventually(lambda: {f"{number} ended" for number in range(5)} <= set(notes()), 60)
+    assert ended(job).state == "succeeded"
+    eventually(lambda: {f"{number} ended" for number in range(5)} <= set(notes()))
 
 
 def test_a_frozen_redis_costs_a_caller_two_seconds_once_and_the_work_is_done_once(
-    app, broker, start_worker, ended, notes
+    app, broker, start_worker, ended, notes, monkeypatch
 ):
     first = tasks.effect.delay("before").id  # connected
     broker.process.send_signal(signal.SIGSTOP)
-    took = []
+    waited_for_nothing = []
     jobs = [first]
-    for number in range(5):
-        began = time.monotonic()
-        jobs.append(tasks.effect.delay(f"frozen {number}").id)
-        took.append(time.monotonic() - began)
+    publish = enqueue.publish_first
+
+    def noted(given):
+        try:
+            publish(given)
+        except BROKER_AWAY:
+            waited_for_nothing.append(given)
+            raise
+
+    began = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(enqueue, "publish_first", noted)
+        patch.setattr(enqueue, "REST", 60.0)
+        for number in range(5):
+            jobs.append(tasks.effect.delay(f"frozen {number}").id)
+    took = time.monotonic() - began
     broker.process.send_signal(signal.SIGCONT)  # and Redis reads what was sent to it meanwhile
     start_worker()
 
-    assert sum(took) < 2.5
-    assert sorted(took)[-2] < 0.5
+    assert took < 10  # two, and five commits
+    assert len(waited_for_nothing) == 1
     assert {ended(job).state for job in jobs} == {"succeeded"}
     time.sleep(2)
     assert effects() == sorted(["before", *(f"frozen {number}" for number in range(5))])
@@ -126,7 +138,7 @@ def test_a_frozen_redis_does_not_hang_a_caller_of_a_task_that_is_not_durable(app
     try:
         with pytest.raises(BROKER_AWAY):
             tasks.work.delay(notes.path, "frozen")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     finally:
         broker.process.send_signal(signal.SIGCONT)
 
@@ -228,7 +240,7 @@ def test_a_job_that_this_worker_does_not_know_waits_for_one_that_does(
     eventually(lambda: broker.command("LLEN", "default") + broker.command("HLEN", "unacked.default") == 0)
     assert Job.objects.get(pk=job_id).state == "waiting"
     old.process.terminate()
-    old.process.wait(20)
+    old.process.wait(60)
     Job.objects.filter(pk=job_id).update(due_at="2020-01-01T00:00Z")  # its pause is over
     start_worker(
         "-c", "1", CELERY_IMPORTS='["of_the_next_release"]', PYTHONPATH=f"{tmp_path}:{os.pathsep.join(sys.path)}"
@@ -257,7 +269,7 @@ def test_a_job_that_ends_while_postgres_is_away_ends_when_it_is_back(app, start_
     with postgres_away():
         time.sleep(5)
 
-    job = ended(job_id, 60)
+    job = ended(job_id)
 
     assert job.state == "succeeded"
     assert effects() == ["once"] if atomic else notes() == ["job began", "job ended"]
@@ -329,7 +341,7 @@ def test_a_job_that_expires_is_cancelled_and_says_so(app, start_worker, ended, n
 def test_a_redelivery_that_has_expired_meanwhile_does_not_cancel_the_job_that_runs(
     app, broker, start_worker, ended, notes
 ):
-    job_id = tasks.durable.apply_async([notes.path, "job", 8], expires=15).id
+    job_id = tasks.durable.apply_async([notes.path, "job", 8], expires=600).id
     message = broker.command("LINDEX", "default", 0)
     start_worker("-c", "2")
     running(job_id)
@@ -343,7 +355,7 @@ def test_a_redelivery_that_has_expired_meanwhile_does_not_cancel_the_job_that_ru
 def test_the_hard_time_limit_fails_a_job_for_good(app, start_worker, ended, reconcile, notes, settings):
     settings.DURABLE_TASKS = ["tests.tasks.stubborn"]
     start_worker("-c", "1", DURABLE_TASKS="tests.tasks.stubborn")
-    job_id = tasks.stubborn.apply_async([notes.path], time_limit=2, soft_time_limit=1).id
+    job_id = tasks.stubborn.apply_async([notes.path], time_limit=8, soft_time_limit=3).id
 
     job = ended(job_id)
 
@@ -359,7 +371,7 @@ def test_the_hard_time_limit_fails_a_job_for_good(app, start_worker, ended, reco
 def test_a_job_that_says_ignore_has_ended(app, start_worker, ended, notes):
     start_worker("-c", "1", CELERY_IMPORTS='["celeriac.jobs.tests.odd_tasks"]')
 
-    job = ended(odd_tasks.ignores.delay(notes.path).id, 15)
+    job = ended(odd_tasks.ignores.delay(notes.path).id)
 
     assert job.finished_at
     assert notes() == ["ignored"]

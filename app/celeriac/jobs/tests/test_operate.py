@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def is_now(job_id, state):
-    return eventually(lambda: Job.objects.filter(pk=job_id, state=state).first(), 30, f"{job_id} is {state}")
+    return eventually(lambda: Job.objects.filter(pk=job_id, state=state).first(), what=f"{job_id} is {state}")
 
 
 # --- Run again -----------------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_a_failed_job_runs_again_with_its_id_and_arguments_when_the_cause_is_gon
     job = ended(job_id)
     assert (job.state, job.attempts, job.error, job.traceback) == ("succeeded", 2, "", "")
     assert Path(folder, "notes").read_text().splitlines() == ["job began", "job ended"]
-    assert AsyncResult(job_id).get(timeout=5) == "job"
+    assert AsyncResult(job_id).get(timeout=60) == "job"
 
 
 def test_a_job_that_used_up_its_retries_has_all_of_them_again(app, start_worker, ended, notes):
@@ -100,7 +100,7 @@ def test_while_redis_is_away_jobs_are_run_again_later(app, broker, start_worker,
     broker.stop()
     began = time.monotonic()
     assert len(operate.retry(ids)) == 3
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
     broker.start()
     start_worker()
@@ -116,7 +116,7 @@ def test_one_whose_effect_is_committed_goes_on_from_there(app, start_worker, end
     start_worker()
 
     assert (ended(job_id).state, effects()) == ("succeeded", [])
-    assert AsyncResult(job_id).get(timeout=5) == "once"
+    assert AsyncResult(job_id).get(timeout=60) == "once"
 
 
 def test_the_end_of_an_attempt_before_does_not_count(app):
@@ -154,7 +154,7 @@ def test_an_expired_delivery_from_before_does_not_cancel_the_new_one(app, start_
 
 def test_a_job_that_celery_revoked_runs_when_it_is_run_again(app, start_worker, ended, notes):
     start_worker("-c", "1")
-    job_id = tasks.durable.apply_async([notes.path, "job"], countdown=2).id
+    job_id = tasks.durable.apply_async([notes.path, "job"], countdown=10).id
     AsyncResult(job_id).revoke()
     assert (ended(job_id).state, notes()) == ("cancelled", [])
 
@@ -192,7 +192,7 @@ def test_a_delivery_that_is_dropped_leaves_the_result_as_it_is(app, start_worker
 
     ended(tasks.durable_add.delay(3, 4).id)  # comes after it
 
-    assert AsyncResult(job_id).get(timeout=5) == 3
+    assert AsyncResult(job_id).get(timeout=60) == 3
 
 
 # --- Cancel --------------------------------------------------------------------------------------------------------
@@ -230,7 +230,9 @@ def test_no_other_job_is_cancelled(app, state):
     assert not TaskResult.objects.exists()
 
 
-def test_a_running_job_is_stopped_in_the_middle_and_can_be_run_again_at_once(app, start_worker, ended, notes):
+def test_a_running_job_is_stopped_in_the_middle_and_can_be_run_again_at_once(
+    app, start_worker, ended, notes, monkeypatch
+):
     worker = start_worker("-c", "1")
     job_id = tasks.durable.delay(notes.path, "job", 6).id
     eventually(lambda: notes() == ["job began"])
@@ -238,6 +240,7 @@ def test_a_running_job_is_stopped_in_the_middle_and_can_be_run_again_at_once(app
 
     jobs = operate.cancel([job_id], "Stopped by mina.", operate.STOPPED)
 
+    monkeypatch.setattr(operate, "PATIENCE", 20.0)
     assert operate.stop(jobs) == []
     eventually(lambda: child not in worker.children())
     assert Job.objects.get().state == "cancelled"

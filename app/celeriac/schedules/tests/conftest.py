@@ -7,6 +7,7 @@ from celery import current_app
 from django.utils import timezone
 from django_celery_beat.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
+from celeriac.conftest import await_answers
 from celeriac.schedules.scheduler import DatabaseScheduler
 
 TASK = "config.tasks.debug_task"
@@ -22,6 +23,7 @@ def queue():
         bound.purge()
 
         def take():
+            await_answers()
             return list(iter(lambda: channel.basic_get("default", no_ack=True), None))
 
         yield take

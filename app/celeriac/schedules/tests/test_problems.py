@@ -19,7 +19,7 @@ from tests import tasks
 
 # No mark for the database: a query fails these tests.
 
-WORK = tasks.work.name  # work(path, name, seconds=0.0)
+WORK = tasks.work.name  # work(path, name, seconds=0.0, until="")
 RETRIES = tasks.retries.name  # the same, bound: retries(self, path, seconds)
 NOW = datetime(2030, 6, 1, 12, tzinfo=UTC)
 
@@ -94,7 +94,10 @@ JSON_OBJECT = "Write a JSON object like"
         ({"args": "[1]"}, {"args": "Write what the task takes, debug_task(): too many positional arguments."}),
         (
             {"task": WORK},
-            {"args": "work(path: str, name: str, seconds: float = 0.0): missing a required argument: 'path'"},
+            {
+                "args": "work(path: str, name: str, seconds: float = 0.0, until: str = ''): "
+                "missing a required argument: 'path'"
+            },
         ),
         ({"task": WORK, "args": '["a", "b"]', "kwargs": '{"x": 1}'}, {"kwargs": "unexpected keyword argument 'x'"}),
         ({"task": WORK, "args": '["a", "b"]', "kwargs": '{"name": 1}'}, {"kwargs": "multiple values for"}),

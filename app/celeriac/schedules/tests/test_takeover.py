@@ -13,6 +13,8 @@ from django.db import connection
 from django.utils import timezone
 
 from celeriac.models import ScheduleRun
+from celeriac.schedules import leader as election
+from celeriac.schedules import scheduler
 from celeriac.schedules.tests.conftest import every
 from tests.processes import APP, ROOT
 from tests.waiting import eventually
@@ -58,6 +60,13 @@ def leading(beats):
     return next((beat for beat in beats for name in names if name.endswith(f" {beat.pid}")), None)
 
 
+def at_the_lock():
+    """How many beats lead or stand by."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'celeriac-beat-leader%'")
+        return cursor.fetchone()[0]
+
+
 def sent_since(moment):
     return ScheduleRun.objects.filter(sent_at__gt=moment).count()
 
@@ -68,20 +77,35 @@ def two(start_beat, queue):
     every(1, ago=0)
     beats = [start_beat(), start_beat()]
     eventually(lambda: leading(beats) and sent_since(timezone.now() - timedelta(days=1)))
-    time.sleep(2)  # the other one stands by
+    eventually(lambda: at_the_lock() == 2, what="the other one stands by")
     return beats
 
 
 def stop(beats):
     for beat in beats:
         beat.terminate()
-        beat.wait(30)
+        beat.wait(60)
 
 
 def each_slot_was_sent_once(queue):
     ids = Counter(message.headers["id"] for message in queue())
     assert set(ids.values()) == {1}
-    assert ids.keys() == set(ScheduleRun.objects.exclude(sent_at=None).values_list("task_id", flat=True))
+    sent, made = (
+        set(runs.values_list("task_id", flat=True))
+        for runs in (ScheduleRun.objects.exclude(sent_at=None), ScheduleRun.objects.all())
+    )
+    assert sent <= ids.keys() <= made  # a beat may have been stopped before it had noted that one was sent
+
+
+def goes_on_in_time(struck_at):
+    """By Postgres's clock; the machine may be as slow again as it was promised."""
+    eventually(lambda: sent_since(struck_at), what="a beat sends", every=0.1)
+    first = ScheduleRun.objects.filter(sent_at__gt=struck_at).earliest("sent_at").sent_at
+    assert (first - struck_at).total_seconds() < 2 * PROMISED
+
+
+def test_a_silent_leader_is_noticed_within_what_is_promised():
+    assert election.SILENCE + 2 * scheduler.LOOK < PROMISED
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name)
@@ -91,7 +115,7 @@ def test_another_beat_takes_over_in_time(two, queue, number):
     time.sleep(0.3)  # what it was just sending
     struck_at = timezone.now()
 
-    eventually(lambda: sent_since(struck_at), PROMISED, "the other beat sends", every=0.1)
+    goes_on_in_time(struck_at)
 
     assert leading(two) is not leader
     if number == signal.SIGSTOP:  # wakes up with what it knew, and sends nothing of it
@@ -110,7 +134,7 @@ def test_a_leader_whose_sessions_postgres_ended_goes_on_or_hands_over(two, queue
     time.sleep(0.3)
     struck_at = timezone.now()
 
-    eventually(lambda: sent_since(struck_at), PROMISED, "a beat sends", every=0.1)
+    goes_on_in_time(struck_at)
 
     assert all(beat.poll() is None for beat in two)
     stop(two)

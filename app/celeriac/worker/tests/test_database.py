@@ -57,5 +57,7 @@ def postgres_away():
     with psycopg.connect(host=connection.settings_dict["HOST"], user="postgres", autocommit=True) as outside:
         outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         outside.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-        yield
-        outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        try:
+            yield
+        finally:
+            outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')

@@ -22,7 +22,7 @@ def test_a_task_that_kills_every_child_stops_after_its_retries_and_is_shown_as_f
 
     result = broker.send(dies, notes.path, 99)
 
-    eventually(lambda: TaskResult.objects.filter(task_id=result.id, status="FAILURE").exists(), 60)
+    eventually(lambda: TaskResult.objects.filter(task_id=result.id, status="FAILURE").exists())
     assert notes() == ["began"] * 3  # once, and max_retries=2
     assert "WorkerLostError" in TaskResult.objects.get(task_id=result.id).result
-    eventually(lambda: broker.command("HLEN", "unacked.default") + broker.command("LLEN", "default") == 0, 10)
+    eventually(lambda: broker.command("HLEN", "unacked.default") + broker.command("LLEN", "default") == 0)

@@ -5,9 +5,9 @@ from tests.waiting import eventually
 
 
 def test_a_worker_that_may_not_log_in_turns_red_and_ends_itself(broker: Broker, start_worker):
-    worker: Worker = start_worker("-c", "1")
+    worker: Worker = start_worker("-c", "1", QUICK_HEARTBEAT="true")
     broker.command("CONFIG", "SET", "requirepass", "changed-under-it-4711")
     broker.kick_everybody("changed-under-it-4711")
 
-    eventually(lambda: not worker.alive(), 30)
-    assert eventually(worker.process.poll, 30) == 1
+    eventually(lambda: not worker.alive())
+    assert eventually(worker.process.poll) == 1

@@ -50,7 +50,7 @@ def test_a_task_has_25_minutes_and_then_five_more_unless_its_sender_has_other_li
     start_worker("-c", "1")
 
     request = json.loads(result_of(broker.send(debug_task)).result)
-    send_elsewhere(broker, "stubborn", notes.path, CELERY_TASK_SOFT_TIME_LIMIT="1", CELERY_TASK_TIME_LIMIT="2")
+    send_elsewhere(broker, "stubborn", notes.path, CELERY_TASK_SOFT_TIME_LIMIT="3", CELERY_TASK_TIME_LIMIT="8")
 
     assert request["timelimit"] == [30 * 60, 25 * 60]
     eventually(lambda: TaskResult.objects.filter(status="FAILURE", result__contains="TimeLimitExceeded").exists())
@@ -58,7 +58,7 @@ def test_a_task_has_25_minutes_and_then_five_more_unless_its_sender_has_other_li
 
 
 def test_the_soft_limit_tells_a_task_and_the_hard_one_ends_it(broker, start_worker, notes):
-    worker = start_worker("-c", "1", CELERY_TASK_SOFT_TIME_LIMIT="1", CELERY_TASK_TIME_LIMIT="2")
+    worker = start_worker("-c", "1", CELERY_TASK_SOFT_TIME_LIMIT="3", CELERY_TASK_TIME_LIMIT="8")
 
     sent = broker.send(stubborn, notes.path, **NO_LIMITS)
 
@@ -74,7 +74,7 @@ def test_the_soft_limit_tells_a_task_and_the_hard_one_ends_it(broker, start_work
 @pytest.mark.parametrize(("variable", "states"), [("true", ["STARTED", "SUCCESS"]), ("false", ["SUCCESS"])])
 def test_track_started_shows_that_a_task_runs(broker, start_worker, notes, variable, states):
     start_worker("-c", "1", CELERY_TASK_TRACK_STARTED=variable)
-    sent = broker.send(work, notes.path, "long", 1)
+    sent = broker.send(work, notes.path, "long", 5)
     eventually(lambda: notes() == ["long began"], every=0.05)
     seen = set()
 

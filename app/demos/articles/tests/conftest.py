@@ -3,6 +3,7 @@
 import pytest
 from celery import current_app
 
+from celeriac.conftest import await_answers
 from demos.articles.models import Article
 
 BEFORE = "FYI: MyCorp needs this."
@@ -26,6 +27,7 @@ def queued():
         channel = connection.default_channel
 
         def take():
+            await_answers()
             messages = iter(lambda: channel.basic_get("default", no_ack=True), None)
             return {m.headers["task"].rpartition(".")[2]: (m.headers["id"], m.payload[0]) for m in messages}
 

@@ -4,6 +4,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from celery import current_app
 
+from celeriac.conftest import await_answers
 from demo.servers import free_port
 from demos.feedback.models import Feedback
 from demos.feedback.tasks import send_feedback
@@ -56,6 +57,7 @@ def queued():
         channel = connection.default_channel
 
         def take():
+            await_answers()
             messages = iter(lambda: channel.basic_get("default", no_ack=True), None)
             return [m.payload[0] for m in messages if m.headers["task"] == send_feedback.name]
 

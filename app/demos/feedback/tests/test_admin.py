@@ -53,12 +53,12 @@ def test_what_a_worker_is_sending_just_now_is_left_to_it(staff, feedback, queued
         with transaction.atomic():
             Feedback.objects.select_for_update().get()
             sending.set()
-            done.wait(10)
+            done.wait(60)
         connection.close()
 
     thread = threading.Thread(target=worker)
     thread.start()
-    assert sending.wait(10)
+    assert sending.wait(60)
     page = send_again(staff("view", "change"), feedback)
     done.set()
     thread.join()

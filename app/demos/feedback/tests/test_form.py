@@ -58,7 +58,7 @@ def test_a_feedback_is_mailed_although_redis_was_away_when_it_was_sent(
     broker.stop()
     began = time.monotonic()
     page = client.post("/feedback/", FORM, follow=True).content.decode()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert "Saved, and waiting for a worker" in page
 
     broker.start()

@@ -190,7 +190,7 @@ def test_a_campaign_is_mailed_although_redis_was_away_when_it_was_sent(
     broker.stop()
     began = time.monotonic()
     page = words(client.post("/notifications/", FORM, follow=True))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     campaign = Campaign.objects.get()
     assert f'hx-get="/tasks/{campaign.task_id}/status/' in page
 

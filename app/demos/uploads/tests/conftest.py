@@ -9,6 +9,7 @@ from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
 from PIL import Image
 
+from celeriac.conftest import await_answers
 from demos.uploads.models import Upload
 from demos.uploads.tasks import heavy_process
 
@@ -31,6 +32,7 @@ def queued(media):
         channel = connection.default_channel
 
         def take():
+            await_answers()
             messages = iter(lambda: channel.basic_get("heavy_tasks", no_ack=True), None)
             return [m.payload[0][0] for m in messages if m.headers["task"] == heavy_process.name]
 

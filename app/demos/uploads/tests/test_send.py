@@ -74,7 +74,7 @@ def test_a_file_is_processed_although_redis_was_away_when_it_was_sent(
     broker.stop()
     began = time.monotonic()
     send()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     upload = Upload.objects.get()
     assert f'hx-get="/tasks/{upload.task_id}/status/' in client.get("/uploads/").content.decode()
 

@@ -136,6 +136,7 @@ def worker(start_worker):
     return start_worker("-Q", "heavy_tasks", "-c", "1", CELERY_BROKER_URL=str(current_app.conf.broker_url))
 
 
+@pytest.mark.timeout(600)
 def test_a_large_file_costs_web_and_worker_no_more_memory_than_a_small_one(site, worker):
     pids = (site.worker_pid(), worker.children()[0])
     peaks = []
@@ -149,7 +150,7 @@ def test_a_large_file_costs_web_and_worker_no_more_memory_than_a_small_one(site,
             assert upload.state == "working"  # answered before it is processed
             shown = eventually(lambda: (state_of(upload.task_id).progress or {}).get("percent"), every=0.1)  # noqa: B023
             assert 0 < shown < 100
-        eventually(lambda: newest().state == "done", 60)
+        eventually(lambda: newest().state == "done", 240)
         peaks.append([peak(pid) for pid in pids])
 
     rows = sum(piece.count(b"\n") for piece in csv_of(200 * MB)) - 1
