@@ -40,7 +40,7 @@ class Column:
     single: bool = False
     #: In bench/.peers, not in this repository's environment.
     peer: bool = True
-    #: The part of the tasks it gets: a slow one would take minutes.
+    #: The part of the tasks it gets: a slow one would take minutes, and a quick one be over before it is under way.
     share: float = 1.0
     events: bool = False
     #: Not among the columns that run when none is named.
@@ -86,6 +86,7 @@ QUEUES = (
         f"{SERVICES}/worker/start default",
         frozenset({"redis", "postgres", "batch", "web", "site", "durable", "atomic", "flower", "silent"}),
         peer=False,
+        share=2.0,
         events=True,
         flower=f"{SERVICES}/flower/start",
         variables={
