@@ -136,7 +136,7 @@ def warm(run: Run, workers: Workers) -> None:
 
 def backlog(run: Run) -> Figures:
     """A million: how cost grows. In batches where the column has them, or this would take an hour by itself."""
-    count = int(BACKLOG * run.column.share)
+    count = int(BACKLOG * min(1.0, run.column.share))
     redis().config_set("maxmemory", 0)  # the stack's own Redis would refuse so many
     run.drive("batch" if "batch" in run.column.can else "enqueue", first=0, count=count)
     run.effects.expected = count
