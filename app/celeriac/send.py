@@ -110,7 +110,8 @@ def prepare(app: Celery, task: Any) -> "Sender | None":
 
 def is_celerys(function: Any) -> bool:
     """Whether nobody has put another one in its place, as tracers do to add their headers, and tests."""
-    return getattr(getattr(function, "__code__", None), "co_filename", "").startswith(os.path.dirname(celery.__file__))
+    path = getattr(getattr(function, "__code__", None), "co_filename", "")
+    return path.startswith(f"{os.path.dirname(celery.__file__)}{os.sep}")
 
 
 def is_direct(queue: Any) -> bool:

@@ -75,7 +75,9 @@ def renew_jobs(consumer: Consumer) -> None:
 
 def renew_messages(consumer: Consumer) -> None:
     """Count the visibility timeout of unacknowledged messages from now."""
-    channel = consumer.task_consumer.channel
+    channel = consumer.task_consumer and consumer.task_consumer.channel
+    if channel is None:  # between two connections; the next one takes over what it held
+        return
     if isinstance(channel, transport.Channel):
         channel.renew()
     elif tags := list(channel.qos._delivered):

@@ -96,7 +96,7 @@ class Reconciler:
             self.scan_again_at = math.inf
         self.unfold()
         self.publish_due()
-        receipts.throw_away_old(publisher().channel.client)  # at last: after a day without a beat they are all old
+        receipts.throw_away_old(publisher().channel.client)  # last: after a day without a beat all are old
 
     def expire_leases(self) -> None:
         """Jobs whose worker gives no sign of life wait again; those that killed theirs too often have failed."""
