@@ -68,9 +68,8 @@ def ratios(values: Values, row: str, figure: str, column: str) -> dict[str, tupl
     for reference in REFERENCES:
         theirs = values.get((row, figure, reference), {})
         by_round = [mine[number] / theirs[number] for number in mine.keys() & theirs if theirs[number]]
-        if by_round:
-            whole = statistics.median(mine.values()) / statistics.median(theirs.values())
-            found[reference] = (whole, min(by_round), max(by_round))
+        if by_round and (middle := statistics.median(theirs.values())):
+            found[reference] = (statistics.median(mine.values()) / middle, min(by_round), max(by_round))
     return found
 
 

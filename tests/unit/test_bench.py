@@ -74,6 +74,12 @@ def test_a_ratio_has_its_spread_over_the_rounds_that_measured_both():
     assert report.cell(ours) == "400 (70-1,000), 2.67x (4-5)"
 
 
+def test_a_reference_of_nothing_gives_no_ratio():
+    results = [*measured("celery (tuned)", 0.0, 0.0, 5.0), *measured("celeriac", 4.0, 4.0, 4.0)]
+    (ours,) = (line for line in report.lines(results) if line.column == "celeriac" and line.figure == "tasks/s")
+    assert ours.ratios == {}
+
+
 def test_a_reference_that_was_not_measured_gives_no_ratio():
     (line,) = report.lines([Measured("drain", "celeriac", 1, {"tasks/s": 5.0})])
     assert line.ratios == {}
