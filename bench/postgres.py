@@ -73,7 +73,7 @@ def sessions() -> int:
 
 
 def open_now() -> int:
-    return ask("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'celeriac-%'")
+    return ask("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'celeriac-%%'")
 
 
 def report(measured: dict[str, list[tuple[float, int, int]]], tasks: int, rounds: int) -> None:
