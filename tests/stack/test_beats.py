@@ -97,7 +97,7 @@ def test_another_beat_takes_over_in_time_and_each_slot_is_made_once(
         eventually(lambda: runs(two, moment), what="the other beat sends", every=0.2)
         first = f"SELECT extract(epoch FROM min(sent_at) - '{moment}'::timestamptz) AS took FROM celeriac_schedulerun"
         took = two.sql(f"{first} WHERE sent_at > '{moment}'")[0]["took"]
-        assert took < 2 * PROMISED, "by Postgres's clock, on a machine that may be as slow again as it was promised"
+        assert took < PROMISED, "by Postgres's clock"
     finally:
         mend()
     time.sleep(5)  # the one that was struck is back, with what it knew

@@ -12,6 +12,7 @@ from celeriac.conftest import ROOT, Broker
 from celeriac.models import Job
 from demo.servers import free_port, wait_for_port
 from tests import tasks
+from tests.tls import make_certificate
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -22,20 +23,12 @@ class TlsBroker(Broker):
 
     def start(self):
         super().start()
-        private, public = self.folder / "private.pem", self.folder / "public.pem"
-        self.tls_port = free_port()
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(private)]
-            + ["-out", str(public), "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-            check=True,
-            capture_output=True,
-        )
-        self.url = f"rediss://localhost:{self.tls_port}/0?ssl_cert_reqs=required&ssl_ca_certs={public}"
+        self.files, self.tls_port = make_certificate(self.folder, "localhost"), free_port()
+        self.url = f"rediss://localhost:{self.tls_port}/0?ssl_cert_reqs=required&ssl_ca_certs={self.files[0]}"
         self.start_proxy()
 
     def start_proxy(self):
-        command = [sys.executable, "-m", "tests.tls", str(self.tls_port), str(self.port)]
-        command += [f"{self.folder}/public.pem", f"{self.folder}/private.pem"]
+        command = [sys.executable, "-m", "tests.tls", str(self.tls_port), str(self.port), *map(str, self.files)]
         self.proxy = subprocess.Popen(command, cwd=ROOT)
         wait_for_port(self.tls_port, self.proxy)
 
