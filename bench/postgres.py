@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 
+from bench.columns import WITHOUT
 from bench.environment import APP, ask, database, stack
 
 KEEP, CLOSE = "1000000000", "0"  # CELERY_DB_REUSE_MAX
 #: Of the worker; the rest of it is stock Celery's.
-STOCK = {"CELERY_BROKER_TRANSPORT": "redis", "CELERY_WORKER_POOL": "prefork", "BATCHED_RESULTS": "false"}
+STOCK = WITHOUT["with all of these"]
 #: Arrangement -> variables of the worker. `web` is the service whose settings have psycopg's pool.
 ARRANGEMENTS = {
     "closed around every task (stock)": STOCK | {"CELERY_DB_REUSE_MAX": CLOSE},

@@ -60,6 +60,7 @@ def line_of(record: Record, index: int) -> Line:
     before = {number for each in record.strikes[:index] for number in each.left}
     flight = {n for n, at in record.rows.items() if at <= this.struck < done.get(n, record.ended)} - before
     finished = [done[number] - this.struck for number in flight if number in done]
+    gone = lost(record) & blamed(record, this, before)
     return Line(
         fault=this.name,
         at=round(this.struck - record.began, 1),
@@ -68,9 +69,9 @@ def line_of(record: Record, index: int) -> Line:
         waiting=len(flight - running),
         refused=len(refused(record, this, quick=False)),
         quick_refused=len(refused(record, this, quick=True)),
-        quick_lost=len(lost(record) & blamed(record, this, before) & record.quick),
+        quick_lost=len(gone & record.quick),
         empties=this.empties,
-        lost=len(lost(record) & blamed(record, this, before) - record.quick),
+        lost=len(gone - record.quick),
         doubled=sum(blame(record, at) is this for at in doubled(record)) + surplus_ticks(record, this),
         mailed_twice=sum(blame(record, at) is this for at in second(record.mails)),
         dropped=events(record, this, "dropped"),

@@ -17,8 +17,9 @@ from celery.worker.consumer import Consumer
 from django.db import connection
 
 from celeriac import transport
-from celeriac.jobs import HEADER, execution
+from celeriac.jobs import execution
 from celeriac.jobs.execution import LEASE, RENEW
+from celeriac.worker.prefork import id_of, is_durable
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Leases(bootsteps.StartStopStep):
 def renew_jobs(consumer: Consumer) -> None:
     ids = [request.id for request in list(state.active_requests)]
     for batch in list(getattr(consumer, "batches", ())):  # it may be long until one is settled: without Redis, say
-        ids += [fetched.message["headers"]["id"] for fetched in batch.messages if HEADER in fetched.message["headers"]]
+        ids += map(id_of, filter(is_durable, batch.messages))
     if ids:
         with connection.cursor() as cursor:
             cursor.execute(RENEWED, [LEASE, ids, consumer.hostname])

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from celeriac import transport
-from celeriac.transport import INBOXES, Transport, index_key, unacked_key
+from celeriac.transport import INBOXES, index_key, unacked_key
 
 QUEUE = "q"
 
@@ -43,7 +43,6 @@ class Machine(RuleBasedStateMachine):
 
     def connect(self):
         connection = self.broker.connection()
-        connection.transport_cls = Transport
         channel = connection.channel()
         channel.connection.cycle.loop = True  # an event loop turns: acknowledgements wait for the next fetch
         channel._queue_cycle.update([QUEUE])

@@ -26,7 +26,7 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celeriac import transport
-from celeriac.transport import Transport, index_key, unacked_key
+from celeriac.transport import index_key, unacked_key
 from celeriac.worker import batch, prefork, slots
 from celeriac.worker.prefork import AHEAD, MOST, SLOW, Batches
 
@@ -84,7 +84,6 @@ class Machine(RuleBasedStateMachine):
     def start_worker(self):
         transport._process = f"worker-{uuid4()}"
         self.connection = self.broker.connection()
-        self.connection.transport_cls = Transport
         self.channel = self.connection.channel()
         self.channel.connection.cycle.loop = True  # an event loop turns: acknowledgements wait for the next fetch
         self.channel._queue_cycle.update([QUEUE])
