@@ -1,15 +1,17 @@
 """Tasks for the tests, run by real workers. Each writes its effect to a file, one line for each run."""
 
+import logging
 import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 
@@ -78,6 +80,63 @@ def stubborn(path: str) -> None:
     except SoftTimeLimitExceeded:
         note(path, "soft limit")
     time.sleep(60)
+    note(path, "ended")
+
+
+@shared_task
+def queries(path: str, where: str) -> str:
+    """Query Postgres, ``where`` autocommit or atomic, until the soft limit; then save, as the documentation says."""
+    try:
+        with transaction.atomic() if where == "atomic" else nullcontext(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            note(path, cursor.fetchone()[0])
+            cursor.execute("SELECT pg_sleep(60)")
+    except SoftTimeLimitExceeded:
+        return save(path)
+    return "ended"
+
+
+def save(path: str) -> str:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 'saved'")
+        [saved] = cursor.fetchone()
+    note(path, saved)
+    return saved
+
+
+@shared_task
+def all_at_once(path: str) -> str:
+    """Transactions, durable jobs and lines in the log, until the soft limit."""
+    try:
+        while True:
+            for _ in range(20):
+                with transaction.atomic():
+                    pass
+                logging.getLogger(__name__).warning("a line")
+            echo_durable.delay("a job")
+    except SoftTimeLimitExceeded:
+        return save(path)
+
+
+@shared_task(durable=True, atomic=True)
+def goes_on(path: str) -> str:
+    """A query in a part of the transaction, until the soft limit; the rest of the transaction is committed."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(60)")
+    except SoftTimeLimitExceeded:
+        return save(path)
+    return "ended"
+
+
+class SlowEnd(Task):
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        time.sleep(3)
+        note(args[0], "hook ended")
+
+
+@shared_task(base=SlowEnd)
+def ends_slowly(path: str) -> None:
     note(path, "ended")
 
 

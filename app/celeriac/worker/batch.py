@@ -22,7 +22,6 @@ from billiard.einfo import ExceptionInfo
 from billiard.pool import MaybeEncodingError
 from celery import Celery, current_app, signals
 from celery.app.task import Context
-from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.threads import _FastLocalStack
 from kombu.utils.json import loads
 
@@ -80,7 +79,7 @@ class Batch:
         self.claim([message["headers"] for message in read if HEADER in message["headers"]])
         began = time.monotonic()
         for index, message in enumerate(read):
-            if not self.begin(index, began):
+            if not self.slot.begin(index, began):
                 break
             if HEADER in message["headers"] and began - self.stored_at > UNSAID:
                 with suppress(*RESULTS_AWAY):  # tried again at the end
@@ -101,7 +100,7 @@ class Batch:
             if leaving or left <= index:
                 self.slot.close()  # after this one
         else:
-            self.begin(len(messages), began)
+            self.slot.begin(len(messages), began)
         self.store()
         patiently(execution.unclaim)(self.claims)  # of what the main process took away while it was being claimed
         if self.events:
@@ -111,13 +110,6 @@ class Batch:
         """For the end of the batch; or for the main process, if that is far."""
         self.slot.write(("events", events))
         self.unsent += events
-
-    def begin(self, index: int, now: float) -> bool:
-        while True:
-            try:
-                return self.slot.begin(index, now)
-            except SoftTimeLimitExceeded:  # of the task that has just ended
-                continue
 
     def run_one(self, task: Any, message: dict[str, Any]) -> tuple[int, Any, Any]:
         """What Celery's pool returns for a task: whether it failed, its result, its seconds; 2 if its tracer failed."""
