@@ -9,10 +9,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from celery import Task, shared_task
+from celery import Task, shared_task, states
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from django.db import connection, transaction
 from django.utils import timezone
+
+from celeriac.tracking import Progress
 
 
 def note(path: str, text: str) -> None:
@@ -104,9 +106,9 @@ def save(path: str) -> str:
     return saved
 
 
-@shared_task
-def all_at_once(path: str) -> str:
-    """Transactions, durable jobs and lines in the log, until the soft limit."""
+@shared_task(bind=True)
+def all_at_once(self: Task, path: str) -> str:
+    """Transactions, durable jobs, reports and lines in the log, until the soft limit."""
     try:
         while True:
             for _ in range(20):
@@ -114,6 +116,7 @@ def all_at_once(path: str) -> str:
                     pass
                 logging.getLogger(__name__).warning("a line")
             echo_durable.delay("a job")
+            Progress(self).report(1, at_once=True)
     except SoftTimeLimitExceeded:
         return save(path)
 
@@ -134,10 +137,15 @@ class SlowEnd(Task):
         time.sleep(3)
         note(args[0], "hook ended")
 
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        self.on_success(None, task_id, args, kwargs)
+
 
 @shared_task(base=SlowEnd)
-def ends_slowly(path: str) -> None:
+def ends_slowly(path: str, end: str) -> None:
     note(path, "ended")
+    if end == states.FAILURE:
+        raise ValueError("its own error")
 
 
 class Hooked(Task):
