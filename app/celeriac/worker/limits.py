@@ -57,7 +57,7 @@ def code(function: Any) -> Any:
 #: What is not interrupted. ``Atomic.__exit__`` calls what is to be done after the COMMIT, too.
 WHOLE = {
     *map(code, (Atomic.__enter__, Atomic.__exit__, BaseDatabaseWrapper.connect, BaseDatabaseWrapper.on_commit)),
-    *map(code, (logging.Handler.handle, lines.say_each, Signal.send, dispatch.Signal.send_robust)),
+    *map(code, (logging.Logger._log, logging.Logger.handle, lines.say_each, Signal.send, dispatch.Signal.send_robust)),
     *map(code, (enqueue.publish_soon, batches.fold, send.as_json, SerializerRegistry.dumps, SerializerRegistry.loads)),
     *map(code, (Task.retry, TraceInfo.handle_error_state, TraceInfo.handle_ignore, TraceInfo.handle_reject)),
 }
@@ -73,13 +73,13 @@ def on_soft_limit(number: int, frame: FrameType | None) -> None:
     interrupt(frame, task_of(frame))
 
 
-def interrupt(frame: FrameType | None, task_id: str, met: int = 0, wait: float = 0) -> None:
-    """If that is the task that runs; ``wait`` seconds ago the limit met what had the identity ``met``."""
+def interrupt(frame: FrameType | None, task_id: str, met: FrameType | None = None, wait: float = 0) -> None:
+    """If that is the task that runs; ``wait`` seconds ago it was put off because of ``met``."""
     if not task_id or task_id != task_of(frame):
         return
     meets = in_the_way(frame)
     # The same again: longer each time, because a signal lets the kernel's timeout for a read begin anew.
-    if meets and remind(task_id, meets, 2 * wait if meets == met else MOMENT):
+    if meets and remind(task_id, meets, 2 * wait if meets is met else MOMENT):
         return
     for connection in connections.all(initialized_only=True):
         stop_query(connection)
@@ -100,12 +100,12 @@ def tracer_of(frame: FrameType | None) -> FrameType | None:
     return next((each for each in reversed([*stack(frame)]) if each.f_code.co_name == "trace_task"), None)
 
 
-def in_the_way(frame: FrameType | None) -> int:
-    """The identity of what is not to be interrupted, or 0."""
+def in_the_way(frame: FrameType | None) -> FrameType | None:
+    """What runs and is not to be interrupted."""
     is_blocked = signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # since it arrived
     if is_blocked or frame is tracer_of(frame):
-        return id(frame)
-    return next((id(each) for each in reversed([*stack(frame)]) if each.f_code in WHOLE), 0)
+        return frame
+    return next((each for each in reversed([*stack(frame)]) if each.f_code in WHOLE), None)
 
 
 def stack(frame: FrameType | None) -> Iterator[FrameType]:
@@ -114,7 +114,7 @@ def stack(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def remind(task_id: str, meets: int = 0, wait: float = MOMENT) -> bool:
+def remind(task_id: str, meets: FrameType | None = None, wait: float = MOMENT) -> bool:
     """Try again in ``wait`` seconds; False of a task that has its own use for SIGALRM.
 
     A thread would get Python's lock mostly while the task writes to something, which may be what it has to wait for.
