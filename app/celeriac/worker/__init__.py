@@ -1,4 +1,4 @@
-"""What makes a stock Celery worker survive: reconnecting, draining, its database connection, its heartbeat."""
+"""What makes a stock Celery worker survive: reconnecting, draining, its database, its time limits, its heartbeat."""
 
 from celery import Celery
 

@@ -16,7 +16,6 @@ Here a query is cancelled, and for the rest the limit waits until that is done.
 import logging
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from inspect import unwrap
@@ -70,13 +69,12 @@ def install() -> None:
 
 def on_soft_limit(number: int, frame: FrameType | None) -> None:
     """Raise SoftTimeLimitExceeded in the task that runs, now or as soon as it may be interrupted."""
-    interrupt(frame, task_of(frame))
+    if task_id := task_of(frame):
+        interrupt(frame, task_id)
 
 
 def interrupt(frame: FrameType | None, task_id: str, met: FrameType | None = None, wait: float = 0) -> None:
-    """If that is the task that runs; ``wait`` seconds ago it was put off because of ``met``."""
-    if not task_id or task_id != task_of(frame):
-        return
+    """The task that runs; ``wait`` seconds ago that was put off because of ``met``."""
     meets = in_the_way(frame)
     # The same again: longer each time, because a signal lets the kernel's timeout for a read begin anew.
     if meets and remind(task_id, meets, 2 * wait if meets is met else MOMENT):
@@ -97,7 +95,7 @@ def task_of(frame: FrameType | None) -> str:
 
 def tracer_of(frame: FrameType | None) -> FrameType | None:
     """Of the child's task, and not of one that runs eagerly in it."""
-    return next((each for each in reversed([*stack(frame)]) if each.f_code.co_name == "trace_task"), None)
+    return next((each for each in stack(frame) if each.f_code.co_name == "trace_task"), None)
 
 
 def in_the_way(frame: FrameType | None) -> FrameType | None:
@@ -105,13 +103,16 @@ def in_the_way(frame: FrameType | None) -> FrameType | None:
     is_blocked = signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # since it arrived
     if is_blocked or frame is tracer_of(frame):
         return frame
-    return next((each for each in reversed([*stack(frame)]) if each.f_code in WHOLE), None)
+    return next((each for each in stack(frame) if each.f_code in WHOLE), None)
 
 
-def stack(frame: FrameType | None) -> Iterator[FrameType]:
+def stack(frame: FrameType | None) -> list[FrameType]:
+    """From the outermost to this one."""
+    frames = []
     while frame:
-        yield frame
+        frames.append(frame)
         frame = frame.f_back
+    return frames[::-1]
 
 
 def remind(task_id: str, meets: FrameType | None = None, wait: float = MOMENT) -> bool:
@@ -124,7 +125,8 @@ def remind(task_id: str, meets: FrameType | None = None, wait: float = MOMENT) -
 
     def again(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        interrupt(frame, task_id, meets, wait)
+        if task_of(frame) == task_id:
+            interrupt(frame, task_id, meets, wait)
 
     signal.signal(signal.SIGALRM, again)
     signal.setitimer(signal.ITIMER_REAL, wait)
